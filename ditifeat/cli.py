@@ -1,0 +1,223 @@
+"""`ditifeat encode | probe | edit | train | convert | info | quickstart`. torch is imported by what needs it alone."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ditifeat.errors import DitifeatError, InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; 0 when it worked, 2 with one line on stderr when the user can mend what did not."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except DitifeatError as error:
+        print(f"ditifeat: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ditifeat", description="Image features that come apart (DiTi, ICLR 2024).")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_encode(commands)
+    _add_probe(commands)
+    _add_edit(commands)
+    _add_train(commands)
+
+    convert = commands.add_parser("convert", help="import a checkpoint of the official DiTi or PDAE code")
+    convert.add_argument("--checkpoint", required=True, help="the run's folder (config.yml, checkpoints/latest.pt)")
+    convert.add_argument("--dm", required=True, help="the pre-trained DM's folder (config.yml, checkpoint.pt)")
+    convert.add_argument("--out", required=True, type=Path, help="the model folder to write")
+    convert.set_defaults(run=_convert)
+
+    info = commands.add_parser("info", help="what a model is: input, partition, frozen DM, training")
+    _add_model(info, positional=True)
+    info.set_defaults(run=_info)
+
+    quickstart = commands.add_parser("quickstart", help="see the bundled model at work, offline")
+    quickstart.add_argument("--out", type=Path, default=Path("ditifeat-quickstart.png"), help="the PNG to write")
+    quickstart.set_defaults(run=_quickstart)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser, positional: bool = False) -> None:
+    text = "bundled name, folder, or org/name[@revision] on the Hub; the bundled model by default"
+    if positional:
+        parser.add_argument("model", nargs="?", help=text)
+    else:
+        parser.add_argument("--model", help=text)
+        parser.add_argument("--device", default="cpu", help="a torch device")
+    if not positional:
+        parser.add_argument(
+            "--crop", choices=("model", "center"), default="model", help="center: the pictures are cut already"
+        )
+
+
+def _add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    encode = commands.add_parser("encode", help="pictures to features")
+    encode.add_argument("images", nargs="+", help="pictures, a folder of them, or a .tar")
+    encode.add_argument("--out", required=True, type=Path, help="features to write, .npz or .safetensors")
+    encode.add_argument("--batch-size", type=int, default=64)
+    encode.add_argument("--skip-broken", action="store_true", help="warn of bad pictures and go on")
+    _add_model(encode)
+    encode.set_defaults(run=_encode)
+
+
+def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    probe = commands.add_parser("probe", help="what a linear probe finds in features")
+    probe.add_argument("features", type=Path, help="what encode wrote")
+    probe.add_argument("labels", help="CelebA's list_attr_celeba.txt, or a CSV with the pictures' names first")
+    split = probe.add_mutually_exclusive_group()
+    split.add_argument(
+        "--train-share", type=float, default=0.8, help="share of the rows to train on, drawn with the seed"
+    )
+    split.add_argument("--train-first", type=int, help="train on the first so many rows and test on the others")
+    probe.add_argument("--seed", type=int, default=0)
+    probe.add_argument("--protocol", choices=("sklearn", "paper"), default="sklearn")
+    probe.add_argument("--out", type=Path, help="write the report (.safetensors), for edit")
+    probe.add_argument("--plot", type=Path, help="write attributes x time-steps (.png, .pdf, .svg)")
+    probe.set_defaults(run=_probe)
+
+
+def _add_edit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    edit = commands.add_parser("edit", help="a picture with one attribute, or a range of time-steps, changed")
+    edit.add_argument("image", help="the picture")
+    edit.add_argument("--out", required=True, type=Path, help="the picture to write")
+    edit.add_argument("--attribute", help="move along this attribute of the report")
+    edit.add_argument("--report", type=Path, help="what probe --out wrote")
+    edit.add_argument("--reference", help="take subsets of this picture")
+    edit.add_argument("--subsets", nargs=2, type=int, metavar=("LO", "HI"), help="subsets LO..HI-1; all by default")
+    edit.add_argument("--scale", type=float, help="how far: 0.3 for an attribute, 1 for a reference by default")
+    edit.add_argument("--noise", choices=("keep", "slerp", "swap"), default="keep", help="x_T of the result")
+    edit.add_argument("--steps", type=int, default=50, help="of inversion and of sampling")
+    _add_model(edit)
+    edit.set_defaults(run=_edit)
+
+
+def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    train = commands.add_parser("train", help="learn features of your own pictures")
+    train.add_argument("recipe", help="a recipe's name or YAML file")
+    train.add_argument("--data", required=True, help="a folder or .tar of pictures")
+    train.add_argument("--out", required=True, help="folder of the run; the model will be in OUT/model")
+    train.add_argument("--dm", help="a frozen DM to use: a diffusers folder or org/name[@revision]")
+    train.add_argument("--labels", help="of the pictures, for the evaluation; as probe takes them")
+    train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in OUT")
+    train.set_defaults(run=_train)
+
+
+def _encode(arguments: argparse.Namespace) -> None:
+    import ditifeat
+    from ditifeat.images import OnError
+
+    if arguments.out.suffix not in (".npz", ".safetensors"):
+        raise InputError(f"{arguments.out}: features are saved as .npz or .safetensors")
+    encoder = ditifeat.load_encoder(arguments.model, device=arguments.device)
+    images = arguments.images[0] if len(arguments.images) == 1 else arguments.images
+    on_error: OnError = "skip" if arguments.skip_broken else "raise"
+    features = ditifeat.encode(
+        encoder, images, batch_size=arguments.batch_size, crop=arguments.crop, on_error=on_error, progress=True
+    )
+    features.save(arguments.out)
+    image = encoder.config.image
+    cut = f"cut for {image.alignment}" if arguments.crop == "model" else "the central square"
+    print(f"{arguments.out}: features {features.shape} by {encoder.config.name}, from {image.size} px, {cut}")
+
+
+def _probe(arguments: argparse.Namespace) -> None:
+    import ditifeat
+
+    features = ditifeat.Features.load(arguments.features)
+    train = arguments.train_share if arguments.train_first is None else range(arguments.train_first)
+    report = ditifeat.probe(features, arguments.labels, train=train, seed=arguments.seed, protocol=arguments.protocol)
+    print(report)
+    if arguments.out is not None:
+        report.save(arguments.out)
+    if arguments.plot is not None:
+        report.plot(arguments.plot)
+
+
+def _edit(arguments: argparse.Namespace) -> None:
+    import ditifeat
+    from ditifeat.images import check_suffix, save_picture
+
+    check_suffix(arguments.out)
+    if arguments.attribute is not None and arguments.report is None:
+        raise InputError("--attribute needs --report, what `ditifeat probe --out` wrote")
+    direction = None
+    if arguments.attribute is not None:
+        direction = ditifeat.ProbeReport.load(arguments.report)[arguments.attribute]
+    encoder = ditifeat.load_encoder(arguments.model, device=arguments.device)
+    edited = ditifeat.edit(
+        encoder,
+        arguments.image,
+        direction,
+        scale=arguments.scale,
+        reference=arguments.reference,
+        subsets=range(*arguments.subsets) if arguments.subsets else None,
+        x_T=arguments.noise,
+        steps=arguments.steps,
+        crop=arguments.crop,
+    )
+    if isinstance(edited, list):
+        raise InputError(f"{arguments.image}: is not one picture; edit one at a time, or use ditifeat.edit from Python")
+    save_picture(edited, arguments.out)
+    print(f"{arguments.out}: {edited.width} x {edited.height} pixels")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from ditifeat.train import train
+
+    folder = train(
+        arguments.recipe,
+        arguments.data,
+        arguments.out,
+        dm=arguments.dm,
+        labels=arguments.labels,
+        resume=arguments.resume,
+    )
+    print(f"{folder}: the model; ditifeat info {folder}")
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from ditifeat.official import convert
+
+    if arguments.out.exists():
+        raise InputError(f"{arguments.out}: exists already; choose a new folder")
+    convert(arguments.checkpoint, arguments.dm).save(arguments.out)
+    print(f"{arguments.out}: the model; ditifeat info {arguments.out}")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from ditifeat.config import read_config
+    from ditifeat.hub import resolve
+
+    folder, _ = resolve(arguments.model)
+    config = read_config(folder)
+    image, p = config.image, config.partition
+    print(f"{config.name}: {image.size} px -> {p.d} numbers in {p.k} subsets, in {folder}")
+    print(f"input: {image.alignment}; crop {tuple(round(edge, 4) for edge in image.crop)}, {image.resampling}")
+    print("time-steps  subsets  dimensions")
+    for lo, hi in p.ranges:
+        columns = p.time_steps(lo, hi)
+        first, last = p.subset_of_dim[columns.start], p.subset_of_dim[columns.stop - 1]
+        print(
+            f"{lo:4d}-{hi:<5d}  {first:3d}-{last:<3d}  {columns.start:4d}-{columns.stop - 1:<4d} ({columns.stop - columns.start})"
+        )
+    print(f"encoder: {config.encoder}")
+    print(
+        f"frozen DM: {config.dm.repo + '@' + str(config.dm.commit) if config.dm.repo else 'in the folder'}, codec {config.codec.kind}"
+    )
+    print("training: " + (", ".join(f"{key} {value}" for key, value in config.training.items()) or "unknown"))
+
+
+def _quickstart(arguments: argparse.Namespace) -> None:
+    from ditifeat.quickstart import quickstart
+
+    quickstart(arguments.out)

@@ -1,0 +1,363 @@
+"""What a linear probe finds in features, attribute by attribute and time-step by time-step."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ditifeat.artefact import read_tensors, write_tensors
+from ditifeat.errors import InputError, ModelError
+from ditifeat.features import Features
+from ditifeat.labels import read_labels
+
+if TYPE_CHECKING:
+    import pandas
+
+Protocol = Literal["sklearn", "paper"]
+Range = tuple[int, int]
+
+# Inverse strength of the logistic probe's penalty, and the ridge's penalty: chosen on training faces (see
+# examples/mean_ap.py) where 512 standardised dimensions meet thousands of rows.
+LOGISTIC_C = 0.003
+RIDGE_ALPHA = 1000.0
+
+
+@dataclass(frozen=True)
+class AttributeProbe:
+    """One attribute's linear probe, which is also the direction that `edit` moves along.
+
+    Attributes:
+        name: the attribute.
+        kind: "binary" (logistic regression) or "real" (ridge).
+        weights: `(d,)`, on standardised codes.
+        bias: of the probe.
+        mean, std: `(d,)`, of the training rows' codes, that standardise.
+        scores: on the test rows; "ap", "auroc", "prevalence" (of the test rows), or "r" (Pearson's) and "mse".
+        alone: score (AP, or r) of each of the report's ranges of time-steps by itself.
+        cumulative: score of each range together with all earlier ones, as the DM sees them.
+    """
+
+    name: str
+    kind: Literal["binary", "real"]
+    weights: np.ndarray
+    bias: float
+    mean: np.ndarray
+    std: np.ndarray
+    scores: dict[str, float]
+    alone: tuple[float, ...] = ()
+    cumulative: tuple[float, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """AP of a binary attribute, Pearson's r of a real one."""
+        return self.scores["ap" if self.kind == "binary" else "r"]
+
+    def predict(self, codes: Any) -> np.ndarray:
+        """Log-odds (binary) or value (real) of codes `(n, d)`."""
+        return (np.asarray(codes) - self.mean) / self.std @ self.weights + self.bias
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """All attributes' probes and scores; `print` shows a table, `report["Smiling"]` one probe.
+
+    Attributes:
+        probes: attribute -> its probe.
+        ranges: the ranges of time-steps of `alone` and `cumulative`; empty for features without a partition.
+        about: model, protocol, seed, rows.
+    """
+
+    probes: dict[str, AttributeProbe]
+    ranges: tuple[Range, ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> AttributeProbe:
+        if name not in self.probes:
+            raise InputError(f"no attribute {name!r}; the report has {', '.join(self.probes)}")
+        return self.probes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.probes)
+
+    def __len__(self) -> int:
+        return len(self.probes)
+
+    @property
+    def mean_ap(self) -> float:
+        """Mean AP of the binary attributes that have both values in the test rows; nan if there is none."""
+        return self._mean("binary", "ap")
+
+    def _mean(self, kind: str, score: str) -> float:
+        values = [p.scores[score] for p in self.probes.values() if p.kind == kind and np.isfinite(p.scores[score])]
+        return float(np.mean(values)) if values else float("nan")
+
+    def best_range(self, name: str) -> Range | None:
+        """The range of time-steps that says most of an attribute by itself."""
+        alone = self[name].alone
+        return self.ranges[int(np.nanargmax(alone))] if alone and np.isfinite(alone).any() else None
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row an attribute: scores, then the score of each range alone and cumulatively."""
+        import pandas
+
+        rows = {}
+        for name, probe in self.probes.items():
+            rows[name] = {"kind": probe.kind, **probe.scores}
+            rows[name] |= {f"alone {lo}-{hi}": s for (lo, hi), s in zip(self.ranges, probe.alone, strict=True)}
+            rows[name] |= {f"up to {hi}": s for (_, hi), s in zip(self.ranges, probe.cumulative, strict=True)}
+        return pandas.DataFrame.from_dict(rows, orient="index")
+
+    def __str__(self) -> str:
+        """A table: attribute, its scores, and the time-steps that say most of it by themselves."""
+        width = max([9, *map(len, self.probes)])
+        lines = []
+        binary = [p for p in self.probes.values() if p.kind == "binary"]
+        real = [p for p in self.probes.values() if p.kind == "real"]
+        if binary:
+            lines.append(f"{'attribute':{width}}     AP  AUROC  prevalence  best time-steps")
+            for p in sorted(binary, key=lambda p: -np.nan_to_num(p.scores["ap"], nan=-1)):
+                s = p.scores
+                lines.append(
+                    f"{p.name:{width}}  {s['ap']:5.3f}  {s['auroc']:5.3f}  {s['prevalence']:10.3f}  {self._best(p.name)}"
+                )
+            auroc, prevalence = self._mean("binary", "auroc"), self._mean("binary", "prevalence")
+            lines.append(f"{'mean':{width}}  {self.mean_ap:5.3f}  {auroc:5.3f}  {prevalence:10.3f}")
+        if real:
+            lines.append(f"{'attribute':{width}}      r     MSE  best time-steps")
+            lines += [
+                f"{p.name:{width}}  {p.scores['r']:5.3f}  {p.scores['mse']:6.3f}  {self._best(p.name)}" for p in real
+            ]
+        lines.append(", ".join(f"{key}: {value}" for key, value in self.about.items()))
+        return "\n".join(lines)
+
+    def _best(self, name: str) -> str:
+        best = self.best_range(name)
+        return f"{best[0]}-{best[1]}" if best else ""
+
+    def plot(self, path: str | Path) -> None:
+        """Writes a heat map, attributes x ranges of time-steps: the score of each alone, and cumulatively.
+
+        Raises:
+            InputError: if the features had no partition, or matplotlib is missing.
+        """
+        from ditifeat.plotting import plot_report
+
+        plot_report(self, Path(path))
+
+    def save(self, path: str | Path) -> None:
+        """Writes one `.safetensors` file, whole or not at all."""
+        import torch
+
+        tensors, about = {}, []
+        for name, probe in self.probes.items():
+            values = asdict(probe)
+            for key in ("weights", "mean", "std"):
+                tensors[f"{name}.{key}"] = torch.from_numpy(np.ascontiguousarray(values.pop(key), dtype=np.float32))
+            about.append(values)
+        text = {"probes": about, "ranges": self.ranges, "about": self.about}
+        write_tensors(Path(path), tensors, {"report": json.dumps(text)})
+
+    @staticmethod
+    def load(path: str | Path) -> ProbeReport:
+        """Reads what `save` wrote; nothing in the file can run.
+
+        Raises:
+            ModelError: if it is missing or is no such file.
+        """
+        tensors, metadata = read_tensors(Path(path))
+        try:
+            text = json.loads(metadata["report"])
+            probes = {}
+            for values in text["probes"]:
+                arrays: Any = {key: tensors[f"{values['name']}.{key}"].numpy() for key in ("weights", "mean", "std")}
+                values |= {key: tuple(values[key]) for key in ("alone", "cumulative")}
+                probes[values["name"]] = AttributeProbe(**values, **arrays)
+            return ProbeReport(probes, tuple((lo, hi) for lo, hi in text["ranges"]), text["about"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{path}: does not hold a probe's report ({error})") from error
+
+
+def probe(
+    features: Any,
+    labels: Any,
+    *,
+    train: float | Sequence[int] | np.ndarray = 0.8,
+    seed: int = 0,
+    protocol: Protocol = "sklearn",
+) -> ProbeReport:
+    """Fits a linear probe per attribute on the training rows, and scores it on all others.
+
+    Codes are standardised on the training rows. Labels with two values (0/1, -1/1, False/True) are probed by logistic
+    regression, others by ridge regression. Each range of time-steps is also scored alone and cumulatively, by ridge
+    for every kind of label, as it is for where an attribute lives, not for how well it can be told.
+
+    Args:
+        features: `Features`, or an array `(n, d)`.
+        labels: array, DataFrame, dict, or path of CelebA's attribute file or a CSV (see `ditifeat.labels.read_labels`).
+        train: the share of rows to train on, drawn with `seed`; or their indices or mask.
+        seed: of the split, and of the protocol "paper".
+        protocol: "sklearn", or "paper": Adam 1e-3 for 15 epochs on a linear layer, keeping the epoch that is best on a
+            tenth of the training rows (DiTi, section 5.1, but validated on training rows).
+
+    Raises:
+        InputError: for labels, rows or arguments that do not fit.
+    """
+    if protocol not in ("sklearn", "paper"):
+        raise InputError(f"protocol = {protocol!r} is not one of sklearn, paper")
+    codes = np.asarray(features, dtype=np.float32)
+    if codes.ndim != 2 or len(codes) < 4:
+        raise InputError(f"features of shape {codes.shape}: probing needs (n, d) with at least 4 rows")
+    if not np.isfinite(codes).all():
+        raise InputError("the features hold NaN or infinite values")
+    names = features.names if isinstance(features, Features) else [str(i) for i in range(len(codes))]
+    targets = read_labels(labels, names)
+    rows = _training_rows(train, len(codes), seed)
+    mean, std = codes[rows].mean(0), codes[rows].std(0)
+    std = np.where(std > 1e-8, std, 1.0).astype(np.float32)
+    standard = (codes - mean) / std
+    partition = features.partition if isinstance(features, Features) else None
+    ranges = partition.ranges if partition is not None else ()
+    kinds = {name: "binary" if len(np.unique(y)) <= 2 else "real" for name, y in targets.items()}
+    ys = {name: (y == y.max()).astype(np.float64) if kinds[name] == "binary" else y for name, y in targets.items()}
+    columns = [partition.time_steps(lo, hi) for lo, hi in ranges] if partition is not None else []
+    alone = _range_scores(standard, ys, kinds, rows, columns)
+    cumulative = _range_scores(standard, ys, kinds, rows, [slice(0, c.stop) for c in columns])
+    fitted = (
+        _fit_paper(standard, ys, kinds, rows, seed) if protocol == "paper" else _fit_sklearn(standard, ys, kinds, rows)
+    )
+    probes = {
+        name: AttributeProbe(
+            name, kinds[name], weights, bias, mean, std,  # type: ignore[arg-type]
+            _scores(standard[~rows] @ weights + bias, ys[name][~rows], kinds[name]), alone[name], cumulative[name],
+        )
+        for name, (weights, bias) in fitted.items()
+    }  # fmt: skip
+    about: dict[str, Any] = {
+        "protocol": protocol,
+        "seed": seed,
+        "train rows": int(rows.sum()),
+        "test rows": int((~rows).sum()),
+    }
+    if isinstance(features, Features):
+        about = {"model": features.model} | about
+    return ProbeReport(probes, ranges, about)
+
+
+def _training_rows(train: float | Sequence[int] | np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Mask `(n,)` of the training rows."""
+    mask = np.zeros(count, dtype=bool)
+    if isinstance(train, float):
+        if not 0 < train < 1:
+            raise InputError(f"train = {train} is not a share within 0..1")
+        mask[np.random.default_rng(seed).permutation(count)[: round(train * count)]] = True
+    else:
+        chosen = np.asarray(train)
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iub" or (chosen.dtype == bool and len(chosen) != count):
+            raise InputError("train must be a share (0.8), row indices, or a mask over all rows")
+        if chosen.dtype != bool and len(chosen) and not (chosen.min() >= 0 and chosen.max() < count):
+            raise InputError(f"train holds rows outside 0..{count - 1}")
+        mask[chosen] = True
+    if mask.sum() < 2 or (~mask).sum() < 2:
+        raise InputError(
+            f"{int(mask.sum())} rows to train on and {int((~mask).sum())} to test on; both need at least 2"
+        )
+    return mask
+
+
+def _scores(predicted: np.ndarray, truth: np.ndarray, kind: str) -> dict[str, float]:
+    from sklearn.metrics import average_precision_score, mean_squared_error, roc_auc_score
+
+    if kind == "real":
+        varied = predicted.std() > 0 and truth.std() > 0
+        r = float(np.corrcoef(predicted, truth)[0, 1]) if varied else float("nan")
+        return {"r": r, "mse": float(mean_squared_error(truth, predicted))}
+    if truth.min() == truth.max():
+        return {"ap": float("nan"), "auroc": float("nan"), "prevalence": float(truth.mean())}
+    ap, auroc = average_precision_score(truth, predicted), roc_auc_score(truth, predicted)
+    return {"ap": float(ap), "auroc": float(auroc), "prevalence": float(truth.mean())}
+
+
+def _fit_sklearn(
+    x: np.ndarray, ys: dict[str, np.ndarray], kinds: dict[str, str], rows: np.ndarray
+) -> dict[str, tuple[np.ndarray, float]]:
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    fitted = {}
+    for name, y in ys.items():
+        if kinds[name] == "binary" and len(np.unique(y[rows])) < 2:
+            warnings.warn(
+                f"attribute {name}: the training rows have one value alone; it cannot be probed", stacklevel=3
+            )
+            fitted[name] = np.zeros(x.shape[1], np.float32), 0.0
+            continue
+        # Newton's method on a 512 x 512 Hessian is far faster here than the default solver.
+        model = (
+            LogisticRegression(C=LOGISTIC_C, solver="newton-cholesky")
+            if kinds[name] == "binary"
+            else Ridge(RIDGE_ALPHA)
+        )
+        model.fit(x[rows], y[rows])
+        fitted[name] = np.ravel(model.coef_).astype(np.float32), float(np.ravel(model.intercept_)[0])
+    return fitted
+
+
+def _range_scores(
+    x: np.ndarray, ys: dict[str, np.ndarray], kinds: dict[str, str], rows: np.ndarray, columns: list[slice]
+) -> dict[str, tuple[float, ...]]:
+    """Each attribute's score from each set of columns; one ridge regression serves all attributes."""
+    from sklearn.linear_model import Ridge
+
+    targets = np.stack(list(ys.values()), axis=1)
+    found: dict[str, list[float]] = {name: [] for name in ys}
+    for column in columns:
+        part = x[:, column]
+        predicted = Ridge(RIDGE_ALPHA).fit(part[rows], targets[rows]).predict(part[~rows]).reshape(-1, len(ys))
+        for i, (name, y) in enumerate(ys.items()):
+            scores = _scores(predicted[:, i], y[~rows], kinds[name])
+            found[name].append(scores["ap" if kinds[name] == "binary" else "r"])
+    return {name: tuple(scores) for name, scores in found.items()}
+
+
+def _fit_paper(
+    x: np.ndarray, ys: dict[str, np.ndarray], kinds: dict[str, str], rows: np.ndarray, seed: int
+) -> dict[str, tuple[np.ndarray, float]]:
+    """One linear layer for all attributes: Adam 1e-3, batch 128, 15 epochs, the best by a tenth of the training rows."""
+    import torch
+    from torch.nn import functional
+
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.from_numpy(np.flatnonzero(rows))[torch.randperm(int(rows.sum()), generator=generator)]
+    held = max(1, len(shuffled) // 10)
+    validation, training = shuffled[:held], shuffled[held:]
+    inputs = torch.from_numpy(x).float()
+    targets = torch.from_numpy(np.stack(list(ys.values()), axis=1)).float()
+    binary = torch.tensor([kinds[name] == "binary" for name in ys])
+    weights = torch.zeros(len(ys), x.shape[1], requires_grad=True)
+    biases = torch.zeros(len(ys), requires_grad=True)
+    adam = torch.optim.Adam([weights, biases], lr=1e-3)
+
+    def losses(indices: torch.Tensor) -> torch.Tensor:
+        """Per attribute: cross-entropy of binary ones, squared error of real ones."""
+        output = inputs[indices] @ weights.T + biases
+        entropy = functional.binary_cross_entropy_with_logits(output, targets[indices].clamp(0, 1), reduction="none")
+        return torch.where(binary, entropy, (output - targets[indices]).square()).mean(0)
+
+    best = torch.full((len(ys),), float("inf"))
+    kept_weights, kept_biases = weights.detach().clone(), biases.detach().clone()
+    for _ in range(15):
+        for indices in training[torch.randperm(len(training), generator=generator)].split(128):
+            adam.zero_grad()
+            losses(indices).sum().backward()
+            adam.step()
+        with torch.no_grad():
+            now = losses(validation)
+            better = now < best
+            best = torch.where(better, now, best)
+            kept_weights[better], kept_biases[better] = weights[better], biases[better]
+    return {name: (kept_weights[i].numpy(), float(kept_biases[i])) for i, name in enumerate(ys)}

@@ -1,0 +1,181 @@
+"""A recipe: everything that decides what a training run makes. YAML in, checked dataclasses out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from ditifeat.artefact import from_dict
+from ditifeat.codec import CodecSpec
+from ditifeat.encoders import ENCODERS, EncoderSpec
+from ditifeat.errors import RecipeError
+from ditifeat.images import Preprocessing
+from ditifeat.partition import TimeStepPartition
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How long and how fast a network learns.
+
+    Attributes:
+        images: pictures seen in all.
+        batch: the global batch, over all processes.
+        lr: the peak learning rate for that global batch, whatever the number of processes.
+        decay: "cosine" to zero over the run after `warmup` steps, or "none".
+        weight_decay: AdamW's; 0 is Adam.
+        ema: decay of the average of the weights, per step.
+    """
+
+    images: int
+    batch: int = 128
+    lr: float = 1e-4
+    decay: Literal["none", "cosine"] = "none"
+    warmup: int = 0
+    weight_decay: float = 0.0
+    ema: float = 0.9999
+
+    def __post_init__(self) -> None:
+        if self.images < self.batch or self.batch < 1:
+            raise RecipeError(f"images = {self.images} must be at least one batch = {self.batch}")
+        if not (0 < self.lr < 1 and 0 <= self.ema < 1 and 0 <= self.weight_decay < 1 and self.warmup >= 0):
+            raise RecipeError("lr must be within 0..1, ema and weight_decay in [0, 1), warmup at least 0")
+
+    @property
+    def steps(self) -> int:
+        return self.images // self.batch
+
+
+@dataclass(frozen=True)
+class UNetSpec:
+    """The frozen DM's U-Net, as a diffusers `UNet2DModel`.
+
+    Attributes:
+        channels: of each level; each level halves the map.
+        layers: residual blocks a level on the way down.
+        attention: the levels that have self-attention (the middle always has).
+        head_dim: channels of an attention head.
+        style: "ddpm" (additive time embedding, convolutions between levels) or "guided" (scale and shift, residual
+            blocks between levels, as guided-diffusion).
+    """
+
+    channels: tuple[int, ...]
+    layers: int = 2
+    attention: tuple[int, ...] = ()
+    head_dim: int = 32
+    dropout: float = 0.0
+    style: Literal["ddpm", "guided"] = "ddpm"
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.channels) <= 8 or not all(32 <= c <= 2048 and c % 32 == 0 for c in self.channels):
+            raise RecipeError(f"unet: channels {self.channels} must be 1 to 8 multiples of 32 up to 2048")
+        if not set(self.attention) <= set(range(len(self.channels))) or not 1 <= self.layers <= 8:
+            raise RecipeError("unet: attention must name levels, and layers be within 1..8")
+
+
+@dataclass(frozen=True)
+class DMRecipe:
+    """The diffusion model that will be frozen: trained here from `unet`, or taken from `pretrained`.
+
+    Attributes:
+        pretrained: a diffusers folder or a Hub id (`org/name@commit`) instead of training.
+        prediction: what the U-Net predicts.
+        loss: "epsilon" (mean squared error of the noise), or "min_snr" (of the picture, weighted by
+            `min(SNR + 1, snr_cap)`; after Hang et al. 2023).
+    """
+
+    unet: UNetSpec | None = None
+    optimiser: Optimiser | None = None
+    pretrained: str | None = None
+    prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    loss: Literal["epsilon", "min_snr"] = "epsilon"
+    snr_cap: float = 5.0
+
+    def __post_init__(self) -> None:
+        if (self.pretrained is None) != (self.unet is not None and self.optimiser is not None):
+            raise RecipeError("dm: give either `pretrained`, or both `unet` and `optimiser`")
+
+
+@dataclass(frozen=True)
+class DiTiRecipe:
+    """Encoder and estimator over the frozen DM.
+
+    Attributes:
+        detach: "off" (base), "on" (gradients reach the current subset alone), "both" (the two losses added).
+        warm_start: the estimator begins as the frozen DM's middle and up path with a zero output layer, not at random.
+    """
+
+    optimiser: Optimiser
+    detach: Literal["off", "on", "both"] = "on"
+    warm_start: bool = False
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a model card must say that a run cannot know.
+
+    Attributes:
+        data: the training pictures, in a sentence with their source.
+        terms: what their terms mean for the weights.
+        license: the weights' licence, as the Hub names it.
+    """
+
+    data: str = "the pictures of whoever ran this recipe"
+    terms: str = "as those pictures allow"
+    license: str = "other"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run: pictures, DM, encoder, partition, estimator.
+
+    Attributes:
+        holdout: the last so many pictures, by name, are not trained on but evaluated.
+    """
+
+    name: str
+    image: Preprocessing
+    partition: TimeStepPartition
+    dm: DMRecipe
+    diti: DiTiRecipe
+    encoder: str | EncoderSpec = "diti64"
+    codec: CodecSpec = CodecSpec()
+    flip: bool = True
+    seed: int = 0
+    holdout: int = 0
+    card: CardFacts = CardFacts()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.encoder, str) and self.encoder not in ENCODERS:
+            raise RecipeError(f"encoder {self.encoder!r} is not one of {', '.join(ENCODERS)}")
+
+    @property
+    def encoder_spec(self) -> EncoderSpec:
+        return ENCODERS[self.encoder] if isinstance(self.encoder, str) else self.encoder
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    folder = resources.files("ditifeat.train") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """A recipe of the package by name, or of a YAML file.
+
+    Raises:
+        RecipeError: unknown name, unreadable file, unknown key, wrong type or bound; with the place and the way out.
+    """
+    if str(name_or_path) in recipe_names():
+        text = (resources.files("ditifeat.train") / "recipes" / f"{name_or_path}.yaml").read_text("utf-8")
+    elif Path(name_or_path).is_file():
+        text = Path(name_or_path).read_text("utf-8")
+    else:
+        raise RecipeError(f"{name_or_path}: neither a recipe file nor one of {', '.join(recipe_names())}")
+    try:
+        return from_dict(Recipe, yaml.safe_load(text))
+    except (ValueError, yaml.YAMLError) as error:
+        raise RecipeError(f"recipe {name_or_path}: {error}") from error

@@ -1,0 +1,168 @@
+"""The gradient estimator G over any diffusers `UNet2DModel` (PDAE section 3.3, DiTi section 4.3).
+
+diffusers' blocks hand the time embedding through to their residual blocks untouched. So a deep copy of the DM's middle
+and up blocks, in which each `ResnetBlock2D` also takes the code's embedding, is the estimator for every such U-Net. The
+two embeddings travel as one tensor, side by side, and each block takes them apart.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from diffusers import UNet2DModel
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+
+from ditifeat.errors import ModelError
+
+# Blocks with image pyramids beside their features (score-SDE's "Skip" ones) and class conditions are no DDPM.
+DOWN_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
+UP_BLOCKS = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")
+
+
+class DownPath(NamedTuple):
+    """What the first half of a U-Net leaves: the bottleneck, the skips, and the time embedding `(B, e)`."""
+
+    bottleneck: Tensor
+    skips: tuple[Tensor, ...]
+    time_embedding: Tensor
+
+
+def check_unet(unet: UNet2DModel) -> None:
+    """Refuses U-Nets that are not unconditional DDPMs.
+
+    Raises:
+        ModelError: with what is not supported.
+    """
+    config = unet.config
+    kinds = {*config.down_block_types, *config.up_block_types} - {*DOWN_BLOCKS, *UP_BLOCKS}
+    if kinds:
+        raise ModelError(
+            f"the frozen DM has blocks {', '.join(sorted(kinds))}; supported are {', '.join(DOWN_BLOCKS + UP_BLOCKS)}"
+        )
+    if unet.class_embedding is not None or config.time_embedding_type == "fourier":
+        raise ModelError("the frozen DM must be unconditional, with time-steps as its only input beside the picture")
+    if config.in_channels != config.out_channels:
+        raise ModelError(
+            f"the frozen DM maps {config.in_channels} to {config.out_channels} channels; learned variances must be cut off first"
+        )
+
+
+def down_path(unet: UNet2DModel, x_t: Tensor, t: Tensor) -> DownPath:
+    """The first half of `UNet2DModel.forward`: `x_t` `(B, C, h, w)`, `t` int `(B,)`."""
+    if unet.config.center_input_sample:
+        x_t = 2 * x_t - 1
+    embedding = unet.time_embedding(unet.time_proj(t).to(x_t.dtype))
+    hidden = unet.conv_in(x_t)
+    skips: tuple[Tensor, ...] = (hidden,)
+    for block in unet.down_blocks:
+        hidden, block_skips = block(hidden, embedding)
+        skips += block_skips
+    return DownPath(hidden, skips, embedding)
+
+
+def up_path(half: nn.Module, features: DownPath, embedding: Tensor) -> Tensor:
+    """The second half of `UNet2DModel.forward`, of a U-Net or of an estimator."""
+    hidden, skips = features.bottleneck, features.skips
+    if half.mid_block is not None:
+        hidden = half.mid_block(hidden, embedding)  # type: ignore[operator]
+    for block in half.up_blocks:  # type: ignore[union-attr]
+        count = len(block.resnets)  # type: ignore[arg-type]
+        hidden = block(hidden, skips[-count:], embedding)
+        skips = skips[:-count]
+    return half.conv_out(half.conv_act(half.conv_norm_out(hidden)))  # type: ignore[operator]
+
+
+class CodeResnetBlock(nn.Module):
+    """A `ResnetBlock2D` whose second normalisation the code scales and shifts too: `h = (1 + s_z) norm(h, t) + b_z`."""
+
+    def __init__(self, block: ResnetBlock2D, time_width: int, code_width: int):
+        super().__init__()
+        self.time_width = time_width
+        self.block = block
+        self.code_proj = nn.Linear(code_width, 2 * block.out_channels)
+        nn.init.zeros_(self.code_proj.bias)
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        block = self.block
+        time, code = temb.split([self.time_width, temb.shape[1] - self.time_width], dim=1)
+        hidden = block.nonlinearity(block.norm1(x))
+        if block.upsample is not None:
+            x, hidden = block.upsample(x.contiguous()), block.upsample(hidden.contiguous())
+        hidden = self._condition(block.conv1(hidden), time)
+        scale, shift = self.code_proj(block.nonlinearity(code))[:, :, None, None].chunk(2, dim=1)
+        hidden = block.nonlinearity((1 + scale) * hidden + shift)
+        hidden = block.conv2(block.dropout(hidden))
+        if block.conv_shortcut is not None:
+            x = block.conv_shortcut(x)
+        return (x + hidden) / block.output_scale_factor
+
+    def _condition(self, hidden: Tensor, time: Tensor) -> Tensor:
+        """`norm(h, t)`: the block's own normalisation with its own time condition."""
+        block = self.block
+        projected = block.time_emb_proj(block.nonlinearity(time))[:, :, None, None]
+        if block.time_embedding_norm == "scale_shift":
+            scale, shift = projected.chunk(2, dim=1)
+            return block.norm2(hidden) * (1 + scale) + shift
+        return block.norm2(hidden + projected)
+
+
+def attention_layers(module: nn.Module) -> list[Attention]:
+    """The attention layers of a U-Net, whose number of heads its configuration cannot always say."""
+    return [child for child in module.modules() if isinstance(child, Attention)]
+
+
+def _random_copy(unet: UNet2DModel) -> UNet2DModel:
+    copied = UNet2DModel.from_config(unet.config)
+    for ours, theirs in zip(attention_layers(copied), attention_layers(unet), strict=True):
+        ours.heads = theirs.heads
+    return copied
+
+
+class GradientEstimator(nn.Module):
+    """`G(x_t, z_bar_t, t)`: own middle, up and output layers over the frozen DM's down path.
+
+    Args:
+        unet: the frozen DM's U-Net, copied and not changed.
+        latent_dim: `d`, the code's dimensions.
+        warm_start: begin with the U-Net's weights and a zero output layer, so that G is 0 and its features are not;
+            otherwise begin at random.
+
+    Raises:
+        ModelError: for a U-Net that is not an unconditional DDPM.
+    """
+
+    def __init__(self, unet: UNet2DModel, latent_dim: int, warm_start: bool = False):
+        super().__init__()
+        check_unet(unet)
+        width = unet.time_embedding.linear_2.out_features
+        if not warm_start:
+            unet = _random_copy(unet)
+        self.code_embedding = nn.Linear(latent_dim, width)
+        self.mid_block = copy.deepcopy(unet.mid_block)
+        self.up_blocks = copy.deepcopy(unet.up_blocks)
+        self.conv_norm_out = copy.deepcopy(unet.conv_norm_out)
+        self.conv_act = copy.deepcopy(unet.conv_act)
+        self.conv_out = copy.deepcopy(unet.conv_out)
+        if warm_start:
+            nn.init.zeros_(self.conv_out.weight)
+            nn.init.zeros_(self.conv_out.bias)
+        self.requires_grad_(True)
+        for module in list(self.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, ResnetBlock2D):
+                    setattr(module, name, CodeResnetBlock(child, width, width))
+
+    def forward(self, features: DownPath, code: Tensor) -> Tensor:
+        """The shift `(B, C, h, w)` for the DM's `features` at `x_t` and the code `(B, d)`."""
+        # torch 2.13's CPU backward of GroupNorm crashes on a channels-last input that takes no gradient.
+        features = DownPath(
+            features.bottleneck.contiguous(),
+            tuple(skip.contiguous() for skip in features.skips),
+            features.time_embedding,
+        )
+        embedding = torch.cat([features.time_embedding, self.code_embedding(code)], dim=1)
+        return up_path(self, features, embedding)
