@@ -117,4 +117,4 @@ def read_encoder(folder: Path, spec: EncoderSpec, image_size: int, latent_dim: i
 
 def to_images(images: Tensor) -> Tensor:
     """uint8 `(B, H, W, 3)` to float32 `(B, 3, H, W)` in [-1, 1]."""
-    return images.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+    return images.permute(0, 3, 1, 2).contiguous().to(torch.float32) / 127.5 - 1

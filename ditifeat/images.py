@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Pillow registers 43 parsers; these are the pictures that people have.
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # JPEG is MPO too, as phones write it
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 89_478_485  # where Pillow itself begins to warn of a decompression bomb
 MIN_SIDE = 8  # fewer pixels than this hold nothing to encode

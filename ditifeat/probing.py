@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 Protocol = Literal["sklearn", "paper"]
 Range = tuple[int, int]
 
-# Inverse strength of the logistic probe's penalty, and the ridge's penalty: chosen on training faces (see
-# examples/mean_ap.py) where 512 standardised dimensions meet thousands of rows.
-LOGISTIC_C = 0.003
-RIDGE_ALPHA = 1000.0
+# Penalties as priors: that log-odds have this variance before any label is seen, shared by the d standardised
+# dimensions; and that each dimension's share of a real label is 1/RIDGE_PER_DIM of its noise.
+LOGIT_VARIANCE = 0.5
+RIDGE_PER_DIM = 2.0
 
 
 @dataclass(frozen=True)
@@ -296,12 +296,8 @@ def _fit_sklearn(
             )
             fitted[name] = np.zeros(x.shape[1], np.float32), 0.0
             continue
-        # Newton's method on a 512 x 512 Hessian is far faster here than the default solver.
-        model = (
-            LogisticRegression(C=LOGISTIC_C, solver="newton-cholesky")
-            if kinds[name] == "binary"
-            else Ridge(RIDGE_ALPHA)
-        )
+        d = x.shape[1]
+        model = LogisticRegression(C=LOGIT_VARIANCE / d) if kinds[name] == "binary" else Ridge(RIDGE_PER_DIM * d)
         model.fit(x[rows], y[rows])
         fitted[name] = np.ravel(model.coef_).astype(np.float32), float(np.ravel(model.intercept_)[0])
     return fitted
@@ -317,7 +313,7 @@ def _range_scores(
     found: dict[str, list[float]] = {name: [] for name in ys}
     for column in columns:
         part = x[:, column]
-        predicted = Ridge(RIDGE_ALPHA).fit(part[rows], targets[rows]).predict(part[~rows]).reshape(-1, len(ys))
+        predicted = Ridge(RIDGE_PER_DIM * part.shape[1]).fit(part[rows], targets[rows]).predict(part[~rows]).reshape(-1, len(ys))
         for i, (name, y) in enumerate(ys.items()):
             scores = _scores(predicted[:, i], y[~rows], kinds[name])
             found[name].append(scores["ap" if kinds[name] == "binary" else "r"])

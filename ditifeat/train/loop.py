@@ -99,8 +99,14 @@ class Trainer:
         """Trains to the last step (or to step `until`) and returns the averaged networks.
 
         Raises:
-            RecipeError: if `out` holds checkpoints and `resume` is False.
+            RecipeError: if `out` holds checkpoints and `resume` is False, or the loss stops being finite.
         """
+        # Dropout alone draws from torch's global generator, which is left as it was.
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return self._run(resume, until)
+
+    def _run(self, resume: bool, until: int | None) -> nn.ModuleDict:
         checkpoints = list_checkpoints(self.out)
         if checkpoints and not resume:
             raise RecipeError(f"{self.out}: holds checkpoints already; resume (--resume) or use another folder")
@@ -143,7 +149,10 @@ class Trainer:
         device = self.accelerator.device
         with self.accelerator.autocast():
             losses = self.wrapped(images[mine].to(device), t[mine].to(device), noise[mine].to(device))
-        self.accelerator.backward(losses["loss"].mean())
+        loss = losses["loss"].mean()
+        if not torch.isfinite(loss):
+            raise RecipeError(f"the loss is not finite at step {self.step}; lower lr, and resume from the last checkpoint")
+        self.accelerator.backward(loss)
         for group in self.adam.param_groups:
             group["lr"] = learning_rate(self.optimiser, self.step)
         self.adam.step()
@@ -175,7 +184,6 @@ class Trainer:
         tensors |= {f"averaged.{k}": v for k, v in self.averaged.module.state_dict().items()}
         for index, state in self.adam.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-        # Dropout is the one thing that draws from torch's global generator.
         tensors["random_state"] = torch.get_rng_state()
         write_tensors(self.out / f"checkpoint-{self.step:09d}.safetensors", tensors, {"step": str(self.step)})
         for old in list_checkpoints(self.out)[:-KEPT_CHECKPOINTS]:

@@ -1,0 +1,78 @@
+"""A small model with random weights, whole and saved; and pictures that nobody owns."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ditifeat.codec import CodecSpec
+from ditifeat.config import DMReference, ModelConfig
+from ditifeat.encoders import EncoderSpec
+from ditifeat.images import Preprocessing
+from ditifeat.partition import TimeStepPartition
+from ditifeat.train.config import DiTiRecipe, DMRecipe, Optimiser, Recipe, UNetSpec
+
+
+def tiny_recipe(**changes):
+    """A recipe that trains in seconds: 32 px, 2 x 2 unshuffled, 8 subsets of 32 dimensions."""
+    values = {
+        "name": "tiny",
+        "image": Preprocessing(32),
+        "codec": CodecSpec("unshuffle", 2),
+        "partition": TimeStepPartition(8, 32),
+        "encoder": EncoderSpec((32, 32), attention=(1,), heads=2),
+        "dm": DMRecipe(UNetSpec((32, 32), layers=1, head_dim=16), Optimiser(80, batch=4, lr=1e-3, ema=0.5)),
+        "diti": DiTiRecipe(Optimiser(80, batch=4, lr=1e-3, ema=0.5), warm_start=True),
+    }
+    return Recipe(**{**values, **changes})
+
+
+def random_model(recipe):
+    """A model whose estimator's output layer is not zero, so that its code matters."""
+    from ditifeat.train.diti import build_diti
+    from ditifeat.train.dm import build_dm
+
+    model = build_diti(recipe, build_dm(recipe), DMReference())
+    generator = torch.Generator().manual_seed(1)
+    for parameter in (*model.estimator.conv_out.parameters(), *model.encoder[-1].parameters()):
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    return model.requires_grad_(False).eval()
+
+
+@pytest.fixture
+def tiny_model():
+    return random_model(tiny_recipe())
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    random_model(tiny_recipe()).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_folder):
+    import ditifeat
+
+    return ditifeat.load_encoder(tiny_folder)
+
+
+def make_picture(seed=0, width=48, height=40):
+    """A smooth random picture."""
+    small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A folder of ten pictures, some in a folder below."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more").mkdir()
+    for i in range(10):
+        make_picture(i).save(folder / ("more" if i >= 7 else "") / f"{i:02d}.png")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+__all__ = ["ModelConfig", "make_picture", "random_model", "tiny_recipe"]

@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from ditifeat import ModelError
+from ditifeat.encoders import ENCODERS, EncoderSpec, SelfAttention, build_encoder, to_images
+
+
+@pytest.mark.parametrize("name,size", [("diti64", 64), ("diti128", 128)])
+def test_published_encoders(name, size):
+    encoder = build_encoder(ENCODERS[name], size, 512)
+    assert encoder(torch.zeros(2, 3, size, size)).shape == (2, 512)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_attention_against_a_loop(heads):
+    torch.manual_seed(0)
+    layer, x = SelfAttention(32, heads), torch.randn(1, 32, 3, 3)
+    qkv = layer.qkv(layer.norm(x).flatten(2))[0]
+    parts, width = [], 32 // heads
+    for head in range(heads):
+        q, k, v = qkv[3 * width * head : 3 * width * (head + 1)].split(width)
+        parts.append(v @ torch.softmax(q.T @ k / width**0.5, dim=1).T)
+    expected = x + layer.proj_out(torch.cat(parts)[None]).view(1, 32, 3, 3)
+    assert torch.allclose(layer(x), expected, atol=1e-6)
+
+
+def test_images_are_scaled():
+    rows = torch.tensor([[[[0, 255, 127]]]], dtype=torch.uint8)
+    assert torch.allclose(to_images(rows).flatten(), torch.tensor([-1.0, 1.0, -0.00392]), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        ({"channels": ()}, "1 to 10"),
+        ({"channels": (33,)}, "multiples of 32"),
+        ({"channels": (10**9,)}, "multiples of 32"),
+        ({"channels": (32,), "attention": (1,)}, "attention"),
+        ({"channels": (32,), "attention": (0,), "heads": 5}, "heads"),
+    ],
+)
+def test_impossible_networks_are_refused(arguments, words):
+    with pytest.raises(ModelError, match=words):
+        EncoderSpec(**arguments)
+
+
+def test_pictures_that_do_not_fit_are_refused():
+    with pytest.raises(ModelError, match="halved"):
+        build_encoder(EncoderSpec((32,) * 4), 40, 8)
+    with pytest.raises(ModelError, match="weights"):
+        build_encoder(EncoderSpec((2048,)), 1024, 65536)
