@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ditifeat.hub import load_encoder
     from ditifeat.partition import TimeStepPartition
     from ditifeat.probing import AttributeProbe, ProbeReport, probe
+    from ditifeat.transformer import DiTiTransformer
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ _HOME = {
     "Features": "features",
     "ProbeReport": "probing",
     "AttributeProbe": "probing",
+    "DiTiTransformer": "transformer",
     "TimeStepPartition": "partition",
     "DitifeatError": "errors",
     "ImageDecodeError": "errors",
@@ -40,6 +42,7 @@ _HOME = {
 
 __all__ = [
     "AttributeProbe",
+    "DiTiTransformer",
     "DitifeatError",
     "Encoder",
     "Features",

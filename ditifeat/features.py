@@ -39,7 +39,10 @@ class Encoder:
     def __init__(self, config: ModelConfig, folder: Path, device: str, load_model: Callable[[], DiTi]):
         self.config = config
         self.partition = config.partition
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+        except RuntimeError as error:
+            raise InputError(f"device = {device!r} is not a torch device, like cpu or cuda:0") from error
         network, self.mean, self.std = read_encoder(folder, config.encoder, config.image.size, config.latent_dim)
         self.network = network.to(self.device)
         self._load_model = load_model

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ditifeat.model import DiTi
 
 BUNDLED = ("celeba64-mini",)
-HUB_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 ENCODER_FILES = ("config.json", "model.safetensors")
 ESTIMATOR_FILES = ("estimator.safetensors",)
 DM_FILES = ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json")
@@ -54,7 +54,7 @@ def resolve(name: str | Path | None) -> tuple[Path, tuple[str, str] | None]:
             )
         return bundled_folder(text), None
     folder = Path(text).expanduser()
-    if folder.is_dir():
+    if text and folder.is_dir():
         return folder, None
     match = HUB_NAME.fullmatch(text)
     if isinstance(name, Path) or match is None:

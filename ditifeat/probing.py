@@ -313,7 +313,12 @@ def _range_scores(
     found: dict[str, list[float]] = {name: [] for name in ys}
     for column in columns:
         part = x[:, column]
-        predicted = Ridge(RIDGE_PER_DIM * part.shape[1]).fit(part[rows], targets[rows]).predict(part[~rows]).reshape(-1, len(ys))
+        predicted = (
+            Ridge(RIDGE_PER_DIM * part.shape[1])
+            .fit(part[rows], targets[rows])
+            .predict(part[~rows])
+            .reshape(-1, len(ys))
+        )
         for i, (name, y) in enumerate(ys.items()):
             scores = _scores(predicted[:, i], y[~rows], kinds[name])
             found[name].append(scores["ap" if kinds[name] == "binary" else "r"])

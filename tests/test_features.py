@@ -73,6 +73,11 @@ def test_wrong_arguments_are_refused(tiny_encoder, arguments):
         ditifeat.encode(tiny_encoder, [make_picture()], **arguments)
 
 
+def test_an_unknown_device_is_refused(tiny_folder):
+    with pytest.raises(InputError, match="torch device"):
+        ditifeat.load_encoder(tiny_folder, device="gpu!")
+
+
 def test_a_bad_picture_is_named(tiny_encoder, tmp_path):
     make_picture().save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"x")

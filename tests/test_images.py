@@ -131,7 +131,9 @@ def test_two_hundred_megapixels_are_refused_before_decoding(tmp_path):
     for side in (10_000, 15_000):  # over our limit; over Pillow's own
         header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
         path = tmp_path / f"bomb{side}.png"
-        path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+        path.write_bytes(
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+        )
         assert side**2 > MAX_PIXELS
         with pytest.raises(ImageDecodeError, match=f"bomb{side}"):
             read(path)
@@ -201,7 +203,7 @@ def test_tensors_that_would_be_misread(tensor, words):
 
 
 def test_a_tensor_without_dark_values_warns():
-    with pytest.warns(UserWarning, match="2 \\* x - 1"):
+    with pytest.warns(UserWarning, match=r"2 \* x - 1"):
         tensor_to_picture(torch.rand(3, 16, 16))
 
 
@@ -263,7 +265,8 @@ def test_shrinking_is_antialiased():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"size": 4}, {"size": 10**6}, {"size": 64, "crop": (0.5, 0, 0.2, 1)}, {"size": 64, "resampling": "magic"}]
+    "arguments",
+    [{"size": 4}, {"size": 10**6}, {"size": 64, "crop": (0.5, 0, 0.2, 1)}, {"size": 64, "resampling": "magic"}],
 )
 def test_impossible_preprocessing_is_refused(arguments):
     with pytest.raises(InputError, match="image:"):
@@ -300,7 +303,7 @@ def test_bad_pictures_can_be_skipped(tmp_path):
 
 def test_bad_arrays_are_named_by_their_place():
     good, bad = np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), np.nan)
-    with pytest.raises(InputError, match="^1: .*NaN"):
+    with pytest.raises(InputError, match=r"^1: .*NaN"):
         list(batches([good, bad], Preprocessing(32), 4))
 
 

@@ -79,7 +79,9 @@ def test_later_subsets_do_not_matter_early(tiny_model):
     z = tiny_model.encoder(x_0)
     changed = z.clone()
     changed[:, tiny_model.partition.dims(3).start :] += 1
-    same = [torch.equal(a, b) for a, b in zip(tiny_model.shift(x_t, t, z), tiny_model.shift(x_t, t, changed), strict=True)]
+    same = [
+        torch.equal(a, b) for a, b in zip(tiny_model.shift(x_t, t, z), tiny_model.shift(x_t, t, changed), strict=True)
+    ]
     assert same == [True, True, False, False]  # subsets 0, 2, 5 and 7
     assert not torch.equal(tiny_model.shift(x_t, t, z, cumulative=False)[0], tiny_model.shift(x_t, t, z)[0])
 

@@ -96,7 +96,9 @@ class Reference:
                 skips.append(h)
                 n += 1
             if level < len(s["channel_multiplier"]) - 1:
-                h = self.residual(f"input_blocks.{n}.0", h, emb, h.shape[1], change=lambda y: functional.avg_pool2d(y, 2))
+                h = self.residual(
+                    f"input_blocks.{n}.0", h, emb, h.shape[1], change=lambda y: functional.avg_pool2d(y, 2)
+                )
                 skips.append(h)
                 n += 1
         return h, skips, emb
@@ -111,7 +113,9 @@ class Reference:
         for level, multiplier in reversed(list(enumerate(s["channel_multiplier"]))):
             for j in range(s["num_residual_blocks_of_a_block"] + 1):
                 name, place = f"{prefix}output_blocks.{n}", 1
-                h = self.residual(f"{name}.0", torch.cat([h, skips.pop()], 1), emb, s["base_channel"] * multiplier, code)
+                h = self.residual(
+                    f"{name}.0", torch.cat([h, skips.pop()], 1), emb, s["base_channel"] * multiplier, code
+                )
                 if 2**level in s["attention_resolutions"]:
                     h = self.attend(f"{name}.1", h)
                     place = 2
@@ -178,7 +182,12 @@ def write(folder, spec, size=64, ssl=None, latent_dim=48):
     torch.save({"ema_denoise_fn": dict(frozen)}, dpm / "checkpoint.pt")
     config = {
         "encoder_config": {"latent_dim": latent_dim, "model": "FFHQ128Encoder"},
-        "diffusion_config": {"betas_type": "linear", "linear_beta_start": 1e-4, "linear_beta_end": 0.02, "timesteps": 1000},
+        "diffusion_config": {
+            "betas_type": "linear",
+            "linear_beta_start": 1e-4,
+            "linear_beta_end": 0.02,
+            "timesteps": 1000,
+        },
         "train_dataset_config": {"image_size": size, "name": "FFHQ128"},
     }
     (run / "config.yml").write_text(yaml.safe_dump(config | ({"ssl_config": ssl} if ssl else {})))

@@ -24,7 +24,13 @@ def naive_sizes(p):
 def test_paper_partition():
     assert list(np.diff(PAPER.boundaries)) == naive_sizes(PAPER)
     assert PAPER.boundaries[-1] == 512
-    assert [PAPER.time_steps(lo, hi).stop - PAPER.time_steps(lo, hi).start for lo, hi in PAPER.ranges] == [10, 25, 327, 100, 50]
+    assert [PAPER.time_steps(lo, hi).stop - PAPER.time_steps(lo, hi).start for lo, hi in PAPER.ranges] == [
+        10,
+        25,
+        327,
+        100,
+        50,
+    ]
 
 
 @pytest.mark.parametrize("k,d", [(1, 7), (8, 32), (64, 512), (10, 3), (1000, 1000)])

@@ -13,7 +13,7 @@ from ditifeat.features import Features
 from ditifeat.model import DiTi
 from ditifeat.probing import ProbeReport, probe
 
-RECONSTRUCTED = 64
+RECONSTRUCTED = 32
 STEPS = 100
 
 

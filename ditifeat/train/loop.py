@@ -151,7 +151,9 @@ class Trainer:
             losses = self.wrapped(images[mine].to(device), t[mine].to(device), noise[mine].to(device))
         loss = losses["loss"].mean()
         if not torch.isfinite(loss):
-            raise RecipeError(f"the loss is not finite at step {self.step}; lower lr, and resume from the last checkpoint")
+            raise RecipeError(
+                f"the loss is not finite at step {self.step}; lower lr, and resume from the last checkpoint"
+            )
         self.accelerator.backward(loss)
         for group in self.adam.param_groups:
             group["lr"] = learning_rate(self.optimiser, self.step)

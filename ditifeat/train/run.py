@@ -31,7 +31,9 @@ def run(recipe: str | Path | Recipe, data: Path, out: Path, dm: str | None, labe
     if dm is not None:
         recipe = replace(recipe, dm=replace(recipe.dm, unet=None, optimiser=None, pretrained=dm))
     state = PartialState()
-    _claim(out, recipe, resume)
+    if state.is_main_process:
+        _claim(out, recipe, resume)
+    state.wait_for_everyone()
     with state.main_process_first():
         array, names = prepare(data, recipe.image, out / "data")
     count = len(names) - recipe.holdout
@@ -58,8 +60,7 @@ def _claim(out: Path, recipe: Recipe, resume: bool) -> None:
     if not path.exists():
         if out.is_dir() and any(out.iterdir()):
             raise RecipeError(f"{out}: is not empty and holds no run; use another folder")
-        if PartialState().is_main_process:
-            write_text(path, text)
+        write_text(path, text)
     elif not resume:
         raise RecipeError(f"{out}: holds a run already; go on with --resume, or use another folder")
     elif path.read_text("utf-8") != text:

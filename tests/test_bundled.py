@@ -1,0 +1,97 @@
+"""The bundled model: real weights that hold what they should, and the quickstart that shows them."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ditifeat
+from ditifeat.cli import main
+from ditifeat.encoders import to_images
+from ditifeat.images import decode, list_folder
+
+WEIGHTS = Path(ditifeat.__file__).parent / "weights"
+FACES = WEIGHTS / "faces"
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return ditifeat.load_encoder()
+
+
+@pytest.fixture(scope="module")
+def faces():
+    rows = np.stack([np.asarray(decode(path, path.name)) for path in list_folder(FACES)])
+    return to_images(torch.from_numpy(rows))
+
+
+def test_it_is_small_enough_for_a_wheel():
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) < 45e6
+
+
+def test_what_it_is(encoder):
+    assert encoder.config.name == "celeba64-mini" and encoder.config.image.size == 64
+    assert encoder.partition.k == 64 and encoder.partition.d == 512
+    assert encoder.config.image.box(178, 218) == (25, 57, 153, 185)
+    assert encoder.config.training["pictures"] == 8000
+
+
+def test_codes_of_its_own_faces_look_like_the_training_codes(encoder, faces):
+    standard = (encoder(faces) - encoder.mean) / encoder.std
+    assert standard.abs().mean() < 1.5
+
+
+def test_it_reconstructs(encoder, faces):
+    model = encoder.model
+    z = encoder(faces[:2])
+    again = model.sample(model.invert(faces[:2], z, 50), z, 50)
+    assert ((again - faces[:2]) / 2).square().mean() < 5e-3
+
+
+def test_the_code_corrects_the_frozen_dm(encoder, faces):
+    """The estimator lowers the DM's error, and lowers it more with a picture's own code than with another's."""
+    model = encoder.model
+    generator = torch.Generator().manual_seed(0)
+    count = 64
+    x_0 = faces[torch.arange(count) % len(faces)]
+    t = torch.randint(100, 1000, (count,), generator=generator)
+    noise = torch.randn(count, *model.noise_shape, generator=generator)
+    with torch.no_grad():
+        ours, frozen = model.losses(x_0, t, noise)
+        x_t = model.dm.schedule.add_noise(model.dm.codec.encode(x_0), noise, t)
+        others = encoder(x_0).roll(1, 0)
+        error = noise - model.frozen_noise(x_t, t)
+        shift = model.dm.schedule.at("shift_coefficient", t) * model.shift(x_t, t, others)
+        swapped = model.dm.schedule.loss_weight[t] * (error - shift).square().mean((1, 2, 3))
+    assert ours.mean() < frozen.mean()
+    assert ours.mean() < swapped.mean()
+
+
+def test_z_is_not_ignored(encoder, faces):
+    """Swapping codes changes the picture; an edit of strength 0 does not."""
+    picture, other = (Image.open(path).convert("RGB") for path in list_folder(FACES)[:2])
+    arguments = {"crop": "center", "steps": 20}
+    kept = np.asarray(ditifeat.edit(encoder, picture, reference=other, scale=0.0, **arguments)).astype(int)
+    swapped = np.asarray(ditifeat.edit(encoder, picture, reference=other, **arguments)).astype(int)
+    assert np.abs(kept - np.asarray(picture)).mean() < 8
+    assert np.abs(swapped - kept).mean() > 3
+
+
+def test_quickstart_offline(tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert main(["quickstart", "--out", str(tmp_path / "q.png")]) == 0
+    out = capsys.readouterr().out
+    assert "(8, 512)" in out and "time-steps  100-300" in out and str(tmp_path / "q.png") in out
+    page = Image.open(tmp_path / "q.png")
+    assert page.width > 400 and page.height > 700
+
+
+def test_the_card_is_that_of_the_weights():
+    card = Path(__file__).parents[1] / "weights_card" / "celeba64-mini" / "README.md"
+    assert card.read_text("utf-8") == (WEIGHTS / "celeba64-mini" / "README.md").read_text("utf-8")

@@ -1,0 +1,76 @@
+"""The examples run, on pictures that nobody owns, and print what the README says they do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_picture
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+FACES = Path(__file__).parents[1] / "ditifeat" / "weights" / "faces"
+
+
+def run(name, *arguments, cwd):
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Forty pictures in a folder with a file of attributes in CelebA's form."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = []
+    for i in range(40):
+        make_picture(i, 89, 109).save(folder / f"{i:06d}.png")
+        rows.append(f"{i:06d}.png {1 if i % 2 else -1} {1 if i % 3 else -1}")
+    (folder / "list_attr.txt").write_text("40\nOdd Third\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def test_readme_example(dataset, tmp_path):
+    run("readme.py", dataset, dataset / "list_attr.txt", "Odd", cwd=tmp_path)
+    for name in ("probe.png", "edited.png", "swap.png"):
+        assert (tmp_path / name).stat().st_size > 500
+
+
+def test_mean_ap(dataset, tmp_path):
+    out = run("mean_ap.py", dataset, dataset / "list_attr.txt", "--train-first", 30, "--components", 8, cwd=tmp_path)
+    assert "celeba64-mini" in out and "PCA(8)" in out and "random encoder" in out
+
+
+def test_reconstruction(dataset, tmp_path):
+    out = run("reconstruction.py", dataset, "--skip", 38, "--steps", 4, cwd=tmp_path)
+    assert "inferred x_T" in out and "2 pictures" in out
+
+
+def test_half_precision(tiny_folder, tmp_path):
+    assert "MB" in run("half_precision.py", tiny_folder, tmp_path / "half", cwd=tmp_path)
+    sizes = [(folder / "estimator.safetensors").stat().st_size for folder in (tiny_folder, tmp_path / "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_make_faces(tiny_folder, tmp_path):
+    run("make_faces.py", "faces", "--model", tiny_folder, "--seeds", 3, 5, "--steps", 2, cwd=tmp_path)
+    assert [p.name for p in sorted((tmp_path / "faces").iterdir())] == ["face003.png", "face005.png"]
+
+
+def test_every_example_is_run_here():
+    text = Path(__file__).read_text()
+    assert all(f'"{path.name}"' in text for path in EXAMPLES.glob("*.py"))
+
+
+def test_readme_commands_exist():
+    """Every `ditifeat ...` line of the README parses."""
+    from ditifeat.cli import _parser
+
+    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8").replace("\\\n", " ")
+    commands = [line.split("#")[0].split()[1:] for line in text.splitlines() if line.startswith("ditifeat ")]
+    assert len(commands) > 8
+    for command in commands:
+        _parser().parse_args([os.path.expandvars(word) for word in command])
