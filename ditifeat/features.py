@@ -281,12 +281,17 @@ class _Rows:
 
 
 def _bar(items: Iterator[tuple[list[str], Tensor]], progress: bool) -> Iterator[tuple[list[str], Tensor]]:
-    if not progress:
-        yield from items
-        return
-    from tqdm import tqdm
+    """Shows a bar from the second batch on: one batch needs none."""
+    bar = None
+    seen = 0
+    for names, codes in items:
+        if progress and bar is None and seen:
+            from tqdm import tqdm
 
-    with tqdm(unit="picture") as bar:
-        for names, codes in items:
-            yield names, codes
+            bar = tqdm(unit="picture", initial=seen)
+        yield names, codes
+        seen += len(names)
+        if bar is not None:
             bar.update(len(names))
+    if bar is not None:
+        bar.close()

@@ -67,6 +67,14 @@ def test_center_crop_differs(tiny_encoder):
     assert not np.allclose(whole, center)
 
 
+def test_a_bar_for_several_batches_alone(tiny_encoder, photos, capsys):
+    ditifeat.encode(tiny_encoder, photos, progress=True)
+    ditifeat.encode(tiny_encoder, photos, batch_size=4)
+    assert capsys.readouterr().err == ""
+    ditifeat.encode(tiny_encoder, photos, batch_size=4, progress=True)
+    assert "10picture" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"crop": "left"}, {"on_error": "ignore"}, {"output": "jax"}])
 def test_wrong_arguments_are_refused(tiny_encoder, arguments):
     with pytest.raises(InputError):
