@@ -32,7 +32,7 @@ def _sections(recipe: Recipe, model: DiTi, evaluation: dict[str, Any]) -> list[s
         f"# {recipe.name}",
         f"Image features that come apart: {p.d} numbers in {p.k} subsets, each of which belongs to a range of diffusion "
         f"time-steps ([DiTi, ICLR 2024]({PAPER})). Made with `ditifeat train {recipe.name}`.",
-        f'```python\nimport ditifeat\n\nencoder = ditifeat.load_encoder("{recipe.name}")\n'
+        f'```python\nimport ditifeat\n\nencoder = ditifeat.load_encoder("{recipe.name}")  # a bundled name, a folder, or org/name\n'
         'features = ditifeat.encode(encoder, "photos/")\n```',
         f"**Input.** {image.size} x {image.size} pixels, cut from {image.alignment}: the box {_box(image.crop)} of the "
         f"picture's width and height, {image.resampling} resampling.",
@@ -40,9 +40,7 @@ def _sections(recipe: Recipe, model: DiTi, evaluation: dict[str, Any]) -> list[s
         "## Evaluation\n" + _evaluation(evaluation),
         f"## Data and terms\n{recipe.card.data}\n\n{recipe.card.terms}",
         "## Limits\nThe features know what the training pictures show and how they are cut; other pictures, or the same "
-        "ones cut otherwise, get features without meaning. A set of faces is no sample of people: who is rare in it is "
-        "encoded and edited worse, and what goes together in it (make-up and sex, age and glasses) goes together in "
-        "directions and edits. Do not use it to judge, identify or sort people.",
+        f"ones cut otherwise, get features without meaning. {recipe.card.limits}".rstrip(),
     ]
 
 

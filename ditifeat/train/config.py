@@ -121,11 +121,13 @@ class CardFacts:
         data: the training pictures, in a sentence with their source.
         terms: what their terms mean for the weights.
         license: the weights' licence, as the Hub names it.
+        limits: what follows from these pictures for whoever uses the weights.
     """
 
     data: str = "the pictures of whoever ran this recipe"
     terms: str = "as those pictures allow"
     license: str = "other"
+    limits: str = ""
 
 
 @dataclass(frozen=True)
