@@ -48,7 +48,8 @@ class Preprocessing:
     Attributes:
         size: side of the square input, in pixels.
         crop: (left, top, right, bottom) as fractions of the picture's width and height; edges are rounded to whole
-            pixels (a half goes down), so that a picture of the training size is not resampled.
+            pixels (a half goes down), so that a picture of the training size is not resampled. Of a box that is no
+            square in a picture, the central square is read: nothing is stretched.
         resampling: Pillow's filter, antialiased when it shrinks.
         alignment: in words, what pictures the crop expects.
     """
@@ -56,7 +57,7 @@ class Preprocessing:
     size: int
     crop: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
     resampling: str = "lanczos"
-    alignment: str = "none: the whole picture"
+    alignment: str = "none: the central square"
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.crop
@@ -69,15 +70,14 @@ class Preprocessing:
 
     def box(self, width: int, height: int, crop: Crop = "model") -> tuple[int, int, int, int]:
         """The pixels (left, top, right, bottom) that are read of a `width` x `height` picture."""
-        if crop == "center":
-            side = min(width, height)
-            left, top = (width - side) // 2, (height - side) // 2
-            return left, top, left + side, top + side
+        fractions = self.crop if crop == "model" else (0, 0, 1, 1)
         left, top, right, bottom = (
             math.ceil(fraction * side - 0.5 - 1e-6)
-            for fraction, side in zip(self.crop, (width, height, width, height), strict=True)
+            for fraction, side in zip(fractions, (width, height, width, height), strict=True)
         )
-        return left, top, right, bottom
+        side = min(right - left, bottom - top)
+        left, top = left + (right - left - side) // 2, top + (bottom - top - side) // 2
+        return left, top, left + side, top + side
 
     def apply(self, picture: Image.Image, crop: Crop = "model") -> np.ndarray:
         """RGB picture to uint8 `(size, size, 3)`.
@@ -86,13 +86,11 @@ class Preprocessing:
             ImageDecodeError: if fewer than 8 pixels a side would be read.
         """
         box = self.box(*picture.size, crop)
-        if min(box[2] - box[0], box[3] - box[1]) < MIN_SIDE:
+        if box[2] - box[0] < MIN_SIDE:
             raise ImageDecodeError(
                 f"the picture has {picture.size[0]} x {picture.size[1]} pixels, of which {box} would be read: "
                 f"under {MIN_SIDE} a side there is nothing to encode"
             )
-        if picture.size == (self.size, self.size) == (box[2] - box[0], box[3] - box[1]):
-            return np.asarray(picture)
         resampling = Image.Resampling[self.resampling.upper()]
         return np.asarray(picture.resize((self.size, self.size), resampling, box=box))
 

@@ -157,7 +157,7 @@ def _scheduler(diffusion: dict[str, Any]) -> dict[str, Any]:
 def _preprocessing(dataset: str, size: int) -> Preprocessing:
     if dataset.upper().startswith("CELEBA") and "HQ" not in dataset.upper():
         return Preprocessing(size, CELEBA_CROP, alignment=CELEBA_ALIGNMENT)
-    return Preprocessing(size, alignment=f"{dataset or 'unknown'}: the whole square picture")
+    return Preprocessing(size, alignment=f"{dataset or 'unknown'}: the central square")
 
 
 def _encoder_spec(tensors: dict[str, Tensor]) -> EncoderSpec:

@@ -61,12 +61,6 @@ def test_nothing_global_changes(tiny_encoder, photos):
     assert torch.is_grad_enabled() and not tiny_encoder.network.training
 
 
-def test_center_crop_differs(tiny_encoder):
-    wide = make_picture(width=96, height=40)
-    whole, center = (ditifeat.encode(tiny_encoder, wide, crop=crop) for crop in ("model", "center"))
-    assert not np.allclose(whole, center)
-
-
 def test_a_bar_for_several_batches_alone(tiny_encoder, photos, capsys):
     ditifeat.encode(tiny_encoder, photos, progress=True)
     ditifeat.encode(tiny_encoder, photos, batch_size=4)

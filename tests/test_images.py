@@ -255,6 +255,13 @@ def test_crop_is_that_of_the_paper_without_resampling():
     picture = make_picture(width=89, height=109)
     assert np.array_equal(preprocessing.apply(picture), np.asarray(picture)[28:92, 12:76])
     assert preprocessing.box(100, 60, "center") == (20, 0, 80, 60)
+    assert not np.array_equal(preprocessing.apply(picture), preprocessing.apply(picture, "center"))
+
+
+def test_nothing_is_stretched():
+    assert Preprocessing(32).box(100, 60) == (20, 0, 80, 60)
+    left, top, right, bottom = Preprocessing(32, (0.1, 0.2, 0.9, 0.8)).box(300, 100)
+    assert right - left == bottom - top == 60 and left + right == 300
 
 
 def test_shrinking_is_antialiased():
