@@ -7,12 +7,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import torch
+from PIL import Image, ImageDraw, ImageFont
 
 import ditifeat
-from ditifeat.images import check_suffix, save_picture
+from ditifeat.editing import subset_edit
+from ditifeat.encoders import to_images
+from ditifeat.images import batches, check_suffix, save_picture, to_pixels
 
 FACES = 4
+STEPS = 100
 ZOOM = 2  # 64 px are small on a screen
 MARGIN = 10
 
@@ -32,47 +36,45 @@ def quickstart(out: Path) -> None:
     print(f"features of {len(features)} faces: {features.shape}, {features.dtype}")
     for lo, hi in encoder.partition.ranges:
         print(f"  time-steps {lo:4d}-{hi:<4d}: {features.time_steps(lo, hi).shape[1]:3d} numbers a face")
-    faces = [Image.open(folder / name).convert("RGB") for name in features.names[:FACES]]
-    rows = {"faces that the DM made": faces}
-    first = {"reference": faces[-1], "crop": "center"}
-    rows["their reconstructions"] = _edited(encoder, faces, scale=0.0, **first)
-    titles = _thirds(encoder.partition)
-    for title, subsets in titles.items():
-        rows[title] = _edited(encoder, faces, subsets=subsets, **first)
+    print(f"inverting {FACES} of them and sampling their edits, {STEPS} steps each ...", flush=True)
+    rows = _rows(encoder, next(batches(folder, encoder.config.image, FACES, "center"))[1])
     save_picture(sheet(rows), out)
     print(f"{out.resolve()}: {', '.join(rows)}")
 
 
-def _edited(encoder: ditifeat.Encoder, faces: list[Image.Image], **arguments: object) -> list[Image.Image]:
-    edited = ditifeat.edit(encoder, faces, steps=25, **arguments)  # type: ignore[arg-type]
-    return edited if isinstance(edited, list) else [edited]
+def _rows(encoder: ditifeat.Encoder, faces: np.ndarray) -> dict[str, np.ndarray]:
+    """Titles and pictures: uint8 faces `(n, S, S, 3)`, and their edits, which share one inversion."""
+    model = encoder.model
+    x_0 = to_images(torch.from_numpy(faces))
+    z = encoder(x_0)
+    codes = {"their reconstructions": z}
+    for title, subsets in _thirds(encoder.partition).items():
+        codes[title] = subset_edit(encoder.partition, z, z[-1:], subsets)
+    x_T = model.invert(x_0, z, STEPS).repeat(len(codes), 1, 1, 1)
+    edited = to_pixels(model.sample(x_T, torch.cat(list(codes.values())), STEPS))
+    return {"faces that the DM made": faces} | dict(zip(codes, np.split(edited, len(codes)), strict=True))
 
 
 def _thirds(partition: ditifeat.TimeStepPartition) -> dict[str, range]:
     """Early, middle and late time-steps, as titles and their subsets."""
-    bounds = [0, 300, 500, partition.num_time_steps]
     titles = {}
-    for lo, hi in pairwise(bounds):
+    for lo, hi in pairwise([0, 300, 500, partition.num_time_steps]):
         members = [i for i in range(partition.k) if lo <= partition.time_steps_of(i).start < hi]
         titles[f"time-steps {lo}-{hi} of the last face put in"] = range(members[0], members[-1] + 1)
     return titles
 
 
-def sheet(rows: dict[str, list[Image.Image]]) -> Image.Image:
-    """Titled rows of pictures on one white page."""
-    from PIL import ImageDraw, ImageFont
-
+def sheet(rows: dict[str, np.ndarray]) -> Image.Image:
+    """Titled rows of pictures, uint8 `(n, S, S, 3)` each, on one white page."""
     font = ImageFont.load_default(13)
-    pictures = [
-        [np.asarray(p.resize((p.width * ZOOM, p.height * ZOOM), Image.Resampling.BICUBIC)) for p in row]
-        for row in rows.values()
-    ]
-    side = pictures[0][0].shape[0]
+    side = ZOOM * next(iter(rows.values())).shape[1]
     step = side + 2 * MARGIN + 14
-    page = Image.new("RGB", (max(map(len, pictures)) * (side + MARGIN) + MARGIN, len(rows) * step + MARGIN), "white")
+    width = max(map(len, rows.values())) * (side + MARGIN) + MARGIN
+    page = Image.new("RGB", (width, len(rows) * step + MARGIN), "white")
     draw = ImageDraw.Draw(page)
-    for y, (title, row) in enumerate(zip(rows, pictures, strict=True)):
+    for y, (title, row) in enumerate(rows.items()):
         draw.text((MARGIN, y * step + MARGIN), title, fill="black", font=font)
-        for x, picture in enumerate(row):
-            page.paste(Image.fromarray(picture), (MARGIN + x * (side + MARGIN), y * step + MARGIN + 18))
+        for x, pixels in enumerate(row):
+            picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+            page.paste(picture, (MARGIN + x * (side + MARGIN), y * step + MARGIN + 18))
     return page
