@@ -1,5 +1,10 @@
 """A small model with random weights, whole and saved; and pictures that nobody owns."""
 
+import os
+
+# Networks this small are slower on several threads, and programs that the tests start would contend for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch

@@ -278,10 +278,10 @@ def test_a_pretrained_dm_is_frozen_and_copied(photos, tiny_folder, tmp_path):
 
 def test_a_killed_run_goes_on(photos, tmp_path):
     """SIGKILL in the middle of training, then resume: the end is bitwise that of a run that was left alone."""
-    slow = Optimiser(150 * 4, batch=4, lr=1e-3, ema=0.5)
+    slow = Optimiser(60 * 4, batch=4, lr=1e-3, ema=0.5)
     recipe = write_recipe(tmp_path, diti=replace(tiny_recipe().diti, optimiser=slow))
     program = (
-        "import sys; import ditifeat.train.loop as loop; loop.Trainer.__init__.__defaults__ = (0, 0.02)\n"
+        "import sys; import ditifeat.train.loop as loop; loop.Trainer.__init__.__defaults__ = (0, 0.01)\n"
         "from ditifeat.train import train; train(sys.argv[1], sys.argv[2], sys.argv[3], resume='resume' in sys.argv)"
     )
 
