@@ -23,7 +23,7 @@ from ditifeat.model import DiTi
 from ditifeat.train import train
 from ditifeat.train.config import Optimiser, UNetSpec, load_recipe, recipe_names
 from ditifeat.train.data import Pictures, prepare
-from ditifeat.train.diti import DiTiTask, set_code_statistics
+from ditifeat.train.diti import DiTiTask, set_code_statistics, whiten_codes
 from ditifeat.train.dm import DMTask, build_dm
 from ditifeat.train.loop import Trainer, learning_rate, list_checkpoints
 from tests.conftest import make_picture, random_model, tiny_recipe
@@ -327,3 +327,14 @@ def test_two_processes_learn_what_one_does(photos, tmp_path):
     a, b = (DiTi.load(tmp_path / count / "model").state_dict() for count in ("1", "2"))
     for key in a:
         assert torch.allclose(a[key], b[key], rtol=0.05, atol=1e-3), key
+
+
+def test_whitened_codes_are_white():
+    model = random_model(tiny_recipe())
+    images = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (400, 3, 32, 32)).astype(np.float32))
+    whiten_codes(model.encoder, images, seed=0)
+    codes = model.encoder(images)
+    covariance = torch.cov(codes.T)
+    assert codes.mean(0).abs().max() < 1e-3
+    assert (covariance.diagonal() - 1).abs().max() < 0.01
+    assert (covariance - torch.diag(covariance.diagonal())).abs().max() < 0.05

@@ -106,11 +106,13 @@ class DiTiRecipe:
     Attributes:
         detach: "off" (base), "on" (gradients reach the current subset alone), "both" (the two losses added).
         warm_start: the estimator begins as the frozen DM's middle and up path with a zero output layer, not at random.
+        whiten: the encoder's last layer begins so that the codes of the training pictures are white, not at random.
     """
 
     optimiser: Optimiser
     detach: Literal["off", "on", "both"] = "on"
     warm_start: bool = False
+    whiten: bool = False
 
 
 @dataclass(frozen=True)

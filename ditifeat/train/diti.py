@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ditifeat.config import DMReference, ModelConfig
 from ditifeat.diffusion import DiffusionModel
 from ditifeat.encoders import build_encoder, to_images
+from ditifeat.errors import ModelError
 from ditifeat.images import grid, save_picture, to_pixels
 from ditifeat.model import Detach, DiTi
 from ditifeat.train.config import Recipe
@@ -69,6 +70,31 @@ class DiTiTask(Task):
         inferred = model.sample(model.invert(images, z, 50), z, 25)
         rows = torch.cat([images, inferred, model.sample(x_T, z, 25)])
         save_picture(grid(to_pixels(rows), columns=len(images)), path)
+
+
+@torch.no_grad()
+def whiten_codes(encoder: nn.Sequential, images: Tensor, seed: int) -> None:
+    """Sets the encoder's last layer so that codes of `images` `(N, 3, S, S)` begin white: uncorrelated, mean 0, std 1.
+
+    The principal components of the layer's input are scaled to equal variance and turned by a random rotation, so that
+    every subset begins with as much of each. A random layer's codes vary along few directions, and training them
+    narrows these further before it widens them.
+    """
+    last = encoder[-1]
+    inputs = torch.cat([encoder[:-1](part) for part in images.split(256)]).double()
+    mean = inputs.mean(0)
+    variances, components = torch.linalg.eigh((inputs - mean).T @ (inputs - mean) / len(inputs))
+    kept = slice(-last.out_features, None)  # type: ignore[operator]
+    # The floor keeps components that hardly vary from being blown up into noise.
+    weight = (components[:, kept] / (variances[kept] + 1e-3 * variances[kept].mean()).sqrt()).T
+    generator = torch.Generator().manual_seed(seed)
+    rotation, _ = torch.linalg.qr(torch.randn(len(weight), len(weight), dtype=torch.float64, generator=generator))
+    weight = rotation @ weight
+    weight /= ((inputs - mean) @ weight.T).std(0)[:, None]
+    if len(weight) < last.out_features:  # type: ignore[operator]
+        raise ModelError(f"{len(weight)} inputs of the encoder's last layer cannot be whitened to more codes")
+    last.weight.copy_(weight)  # type: ignore[operator]
+    last.bias.copy_(-weight @ mean)  # type: ignore[operator]
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from ditifeat.features import Features
 from ditifeat.model import DiTi
 from ditifeat.probing import ProbeReport, probe
 
-RECONSTRUCTED = 32
+RECONSTRUCTED = 16
 STEPS = 100
 
 

@@ -19,7 +19,7 @@ from ditifeat.model import DiTi, load_codec
 from ditifeat.train.card import write_card
 from ditifeat.train.config import Recipe, load_recipe
 from ditifeat.train.data import Pictures, prepare
-from ditifeat.train.diti import DiTiTask, build_diti, set_code_statistics
+from ditifeat.train.diti import DiTiTask, build_diti, set_code_statistics, whiten_codes
 from ditifeat.train.dm import DMTask, build_dm
 from ditifeat.train.evaluate import evaluate
 from ditifeat.train.loop import Trainer
@@ -95,7 +95,10 @@ def _diffusion_model(recipe: Recipe, pictures: Pictures, out: Path, resume: bool
 def _diti(
     recipe: Recipe, diffusion: DiffusionModel, reference: DMReference, pictures: Pictures, out: Path, resume: bool
 ) -> DiTi:
-    task = DiTiTask(build_diti(recipe, diffusion, reference), recipe.diti.detach)
+    model = build_diti(recipe, diffusion, reference)
+    if recipe.diti.whiten:
+        whiten_codes(model.encoder, pictures.first(4096), recipe.seed)
+    task = DiTiTask(model, recipe.diti.detach)
     averaged = Trainer(task, pictures, recipe.diti.optimiser, out / "diti-run", recipe.seed).run(resume)
     model = task.averaged(averaged).requires_grad_(False).eval()
     set_code_statistics(model, pictures)
