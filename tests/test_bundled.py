@@ -83,6 +83,7 @@ def test_quickstart_offline(tmp_path, monkeypatch, capsys):
         raise AssertionError("a socket was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr("ditifeat.quickstart.STEPS", 15)  # the README's command takes all of them
     assert main(["quickstart", "--out", str(tmp_path / "q.png")]) == 0
     out = capsys.readouterr().out
     assert "(8, 512)" in out and "time-steps  100-300" in out and str(tmp_path / "q.png") in out

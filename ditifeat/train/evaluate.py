@@ -62,7 +62,7 @@ def evaluate(model: DiTi, array: np.ndarray, names: list[str], count: int, label
             "pictures": len(images),
             "held_out": count < len(array),
             "steps": STEPS,
-            "mse": reconstruction(model, images),
+            "mse": reconstruction(model, images, STEPS),
         }
     }
     if labels is not None and count < len(array):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from accelerate import PartialState
+from torch import nn
 
 from ditifeat.artefact import write_text
 from ditifeat.config import DMReference
@@ -97,7 +98,7 @@ def _diti(
 ) -> DiTi:
     model = build_diti(recipe, diffusion, reference)
     if recipe.diti.whiten:
-        whiten_codes(model.encoder, pictures.first(4096), recipe.seed)
+        whiten_codes(cast(nn.Sequential, model.encoder), pictures.first(4096), recipe.seed)
     task = DiTiTask(model, recipe.diti.detach)
     averaged = Trainer(task, pictures, recipe.diti.optimiser, out / "diti-run", recipe.seed).run(resume)
     model = task.averaged(averaged).requires_grad_(False).eval()
