@@ -1,4 +1,4 @@
-"""`ditifeat encode | probe | edit | train | convert | info | quickstart`. torch is imported by what needs it alone."""
+"""`ditifeat encode | probe | edit | train | benchmark | convert | info | quickstart`. torch is imported by what needs it alone."""
 
 from __future__ import annotations
 
@@ -108,8 +108,18 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument("--out", required=True, help="folder of the run; the model will be in OUT/model")
     train.add_argument("--dm", help="a frozen DM to use: a diffusers folder or org/name[@revision]")
     train.add_argument("--labels", help="of the pictures, for the evaluation; as probe takes them")
+    train.add_argument("--seed", type=int, help="in place of the recipe's")
+    train.add_argument("--images", type=int, help="pictures that the method sees, in place of the recipe's number")
     train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in OUT")
     train.set_defaults(run=_train)
+
+    benchmark = commands.add_parser("benchmark", help="trained systems beside their floors, on one split")
+    benchmark.add_argument("runs", nargs="+", help="run folders of train; those of one recipe share a row")
+    benchmark.add_argument("--data", required=True, help="a folder or .tar of pictures")
+    benchmark.add_argument("--labels", required=True, help="of the pictures, as probe takes them")
+    benchmark.add_argument("--out", required=True, type=Path, help="folder for benchmark.md, .json and .png")
+    benchmark.add_argument("--train-first", type=int, required=True, help="train the probes on the first so many")
+    benchmark.set_defaults(run=_benchmark)
 
 
 def _encode(arguments: argparse.Namespace) -> None:
@@ -181,8 +191,17 @@ def _train(arguments: argparse.Namespace) -> None:
         dm=arguments.dm,
         labels=arguments.labels,
         resume=arguments.resume,
+        seed=arguments.seed,
+        images=arguments.images,
     )
     print(f"{folder}: the model; ditifeat info {folder}")
+
+
+def _benchmark(arguments: argparse.Namespace) -> None:
+    from ditifeat.train.benchmark import benchmark, table
+
+    result = benchmark(arguments.runs, arguments.data, arguments.labels, arguments.out, arguments.train_first)
+    print(table(result), end="")
 
 
 def _convert(arguments: argparse.Namespace) -> None:

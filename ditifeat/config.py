@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ditifeat.artefact import FORMAT_VERSION, from_dict, read_json, write_text
 from ditifeat.codec import CodecSpec
@@ -14,6 +14,9 @@ from ditifeat.encoders import EncoderSpec
 from ditifeat.errors import ModelError
 from ditifeat.images import Preprocessing
 from ditifeat.partition import TimeStepPartition
+
+Method = Literal["diti", "diffae", "contrastive"]
+EstimatorOutput = Literal["gradient", "v"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,14 @@ class DMReference:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model: its input, encoder, partition, codec and frozen DM. `training` is a summary to read, not to act on."""
+    """A model: its input, encoder, partition, codec and frozen DM. `training` is a summary to read, not to act on.
+
+    Attributes:
+        method: "diti" (PDAE is that with one subset), "diffae" (a conditional DM in place of frozen DM and estimator), or
+            "contrastive" (an encoder alone).
+        estimator_output: what the estimator's network gives: "gradient" (G itself, as published) or "v" (a correction
+            of the DM's v, which the schedule turns into G).
+    """
 
     name: str
     image: Preprocessing
@@ -52,6 +62,8 @@ class ModelConfig:
     partition: TimeStepPartition
     codec: CodecSpec = CodecSpec()
     dm: DMReference = DMReference()
+    method: Method = "diti"
+    estimator_output: EstimatorOutput = "gradient"
     training: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 

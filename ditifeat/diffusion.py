@@ -100,7 +100,12 @@ class DiffusionModel(nn.Module):
         write_text(folder / "model_index.json", json.dumps(index, indent=2) + "\n")
 
 
-def _read_unet(folder: Path) -> UNet2DModel:
+def read_unet_config(folder: Path) -> UNet2DModel:
+    """The U-Net of a folder's `config.json` on the meta device, without weights; every key and bound checked.
+
+    Raises:
+        ModelError: for a configuration that is no unconditional DDPM's.
+    """
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise ModelError(f"{folder}/config.json: is not the configuration of a UNet2DModel")
@@ -110,17 +115,22 @@ def _read_unet(folder: Path) -> UNet2DModel:
     if unknown:
         raise ModelError(f"{folder}/config.json: unknown key {', '.join(unknown)}")
     _check_bounds(values, f"{folder}/config.json")
-    if not (folder / WEIGHTS).exists():
-        raise ModelError(f"{folder / WEIGHTS}: there is no such file; weights other than safetensors are never read")
-    tensors, _ = read_tensors(folder / WEIGHTS)
-    for old, new in OLD_ATTENTION.items():
-        tensors = {key.replace(old, new) if "attentions" in key else key: value for key, value in tensors.items()}
     try:
         with torch.device("meta"):
             unet = UNet2DModel(**values)
     except (TypeError, ValueError, AttributeError, ZeroDivisionError, RuntimeError) as error:
         raise ModelError(f"{folder}/config.json: diffusers cannot build it ({error})") from error
     check_unet(unet)
+    return unet
+
+
+def _read_unet(folder: Path) -> UNet2DModel:
+    unet = read_unet_config(folder)
+    if not (folder / WEIGHTS).exists():
+        raise ModelError(f"{folder / WEIGHTS}: there is no such file; weights other than safetensors are never read")
+    tensors, _ = read_tensors(folder / WEIGHTS)
+    for old, new in OLD_ATTENTION.items():
+        tensors = {key.replace(old, new) if "attentions" in key else key: value for key, value in tensors.items()}
     load_strictly(unet, tensors, str(folder / WEIGHTS))
     return unet.eval()
 

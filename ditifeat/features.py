@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas
 
     from ditifeat.config import ModelConfig
+    from ditifeat.diffae import DiffAE
     from ditifeat.model import DiTi
 
 
@@ -36,7 +37,7 @@ class Encoder:
         device: where it runs.
     """
 
-    def __init__(self, config: ModelConfig, folder: Path, device: str, load_model: Callable[[], DiTi]):
+    def __init__(self, config: ModelConfig, folder: Path, device: str, load_model: Callable[[], DiTi | DiffAE]):
         self.config = config
         self.partition = config.partition
         try:
@@ -48,8 +49,12 @@ class Encoder:
         self._load_model = load_model
 
     @cached_property
-    def model(self) -> DiTi:
-        """The whole model; the estimator and the frozen DM are read, or downloaded, at the first use."""
+    def model(self) -> DiTi | DiffAE:
+        """The whole model; the estimator and the frozen DM are read, or downloaded, at the first use.
+
+        Raises:
+            ModelError: for a contrastive model, which is an encoder alone.
+        """
         return self._load_model().to(self.device)
 
     @torch.no_grad()

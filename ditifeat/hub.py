@@ -12,12 +12,14 @@ from ditifeat.errors import ModelError
 from ditifeat.features import Encoder
 
 if TYPE_CHECKING:
+    from ditifeat.diffae import DiffAE
     from ditifeat.model import DiTi
 
 BUNDLED = ("celeba64-mini",)
 HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 ENCODER_FILES = ("config.json", "model.safetensors")
 ESTIMATOR_FILES = ("estimator.safetensors",)
+DIFFAE_FILES = ("conditional.safetensors", "dm/unet/config.json", "dm/scheduler/scheduler_config.json")
 DM_FILES = ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json")
 FLAT_DM_FILES = ("config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json")
 VAE_FILES = ("vae/config.json", "vae/diffusion_pytorch_model.safetensors")
@@ -82,10 +84,18 @@ def bundled_folder(name: str) -> Path:
     return folder
 
 
-def _load_model(config: ModelConfig, folder: Path, source: tuple[str, str] | None) -> DiTi:
+def _load_model(config: ModelConfig, folder: Path, source: tuple[str, str] | None) -> DiTi | DiffAE:
     """The whole model whose encoder lies in `folder`; fetches what is on the Hub."""
+    from ditifeat.diffae import DiffAE
     from ditifeat.model import DiTi
 
+    if config.method == "contrastive":
+        raise ModelError(f"{config.name}: is an encoder alone; it encodes, and makes no pictures")
+    if config.method == "diffae":
+        if source is not None:
+            for file in DIFFAE_FILES:
+                download(*source, file)
+        return DiffAE.load(folder)
     if source is not None:
         own = ESTIMATOR_FILES + (tuple(f"dm/{file}" for file in DM_FILES) if config.dm.repo is None else ())
         for file in own + (VAE_FILES if config.codec.kind == "vae" else ()):
@@ -174,7 +184,9 @@ def push(folder: str | Path, repo: str, *, private: bool = False) -> str:
     from huggingface_hub import HfApi
 
     folder = Path(folder)
-    load_encoder(folder).model  # noqa: B018 - what does not load is not published
+    encoder = load_encoder(folder)
+    if encoder.config.method != "contrastive":
+        encoder.model  # noqa: B018 - what does not load is not published
     api = HfApi()
     api.create_repo(repo, private=private, exist_ok=True)
     files = ["config.json", "*.safetensors", "README.md", "dm/**", "vae/**", "*.png", "*.json"]

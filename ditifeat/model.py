@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,21 @@ from ditifeat.artefact import load_strictly, read_tensors, write_tensors
 from ditifeat.codec import CodecSpec, PixelCodec, UnshuffleCodec, VAECodec
 from ditifeat.config import ModelConfig, read_config, write_config
 from ditifeat.diffusion import DiffusionModel
-from ditifeat.encoders import read_encoder
+from ditifeat.encoders import read_encoder, write_encoder
 from ditifeat.errors import InputError, ModelError
 from ditifeat.sampling import ddim_invert, ddim_sample
-from ditifeat.unet import GradientEstimator
+from ditifeat.unet import DownPath, GradientEstimator
 
 Detach = Literal["off", "on", "both"]
+Weighting = Literal["published", "v"]
+
+
+class Losses(NamedTuple):
+    """Of a batch: ours and the frozen DM's without any shift, `(B,)` each, and the codes `(B, d)` that were made."""
+
+    loss: Tensor
+    frozen: Tensor
+    z: Tensor
 
 
 class DiTi(nn.Module):
@@ -65,6 +74,11 @@ class DiTi(nn.Module):
         self.dm.eval()
         return self
 
+    def _shift(self, features: DownPath, t: Tensor, code: Tensor) -> Tensor:
+        """G in the published units, whatever the estimator's network gives."""
+        output: Tensor = self.estimator(features, code)
+        return output if self.config.estimator_output == "gradient" else self.dm.schedule.at("v_shift", t) * output
+
     def cumulative_code(self, z: Tensor, t: Tensor, detach: bool = False) -> Tensor:
         """`z_bar_t`: `z` `(B, d)` with every dimension of a later subset set to 0; `t` int `(B,)`.
 
@@ -88,7 +102,7 @@ class DiTi(nn.Module):
         """`G(x_t, z_bar_t, t)`, `(B, C, h, w)`; of the whole code when `cumulative` is False."""
         with torch.no_grad():
             features = self.dm.features(x_t, t)
-        return self.estimator(features, self.cumulative_code(z, t) if cumulative else z)
+        return self._shift(features, t, self.cumulative_code(z, t) if cumulative else z)
 
     @torch.no_grad()
     def noise(self, x_t: Tensor, t: Tensor, z: Tensor | None, cumulative: bool = True) -> Tensor:
@@ -98,10 +112,12 @@ class DiTi(nn.Module):
         if z is None:
             return frozen
         code = self.cumulative_code(z, t) if cumulative else z
-        return frozen - self.dm.schedule.at("sigma", t) * self.estimator(features, code)
+        return frozen - self.dm.schedule.at("sigma", t) * self._shift(features, t, code)
 
-    def losses(self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off") -> tuple[Tensor, Tensor]:
-        """Losses per image `(B,)`: ours, and the frozen DM's without any shift; see `loss`."""
+    def losses(
+        self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off", weighting: Weighting = "published"
+    ) -> Losses:
+        """Losses per image; see `loss`. `weighting` "v" weighs all time-steps' errors of v alike (capped), not by `w_t`."""
         if detach not in ("off", "on", "both"):
             raise InputError(f"detach = {detach!r} is not one of off, on, both")
         schedule = self.dm.schedule
@@ -110,12 +126,13 @@ class DiTi(nn.Module):
             x_t = schedule.add_noise(self.dm.codec.encode(x_0), noise, t)
             features = self.dm.features(x_t, t)
             error = noise - self.dm.noise_from(features, x_t, t)
-        weight, coefficient = schedule.loss_weight[t], schedule.at("shift_coefficient", t)
+        weight = (schedule.loss_weight if weighting == "published" else schedule.v_weight)[t]
+        coefficient = schedule.at("shift_coefficient", t)
         total = torch.zeros_like(weight)
         for stop in {"off": (False,), "on": (True,), "both": (False, True)}[detach]:
-            shift = self.estimator(features, self.cumulative_code(z, t, stop))
+            shift = self._shift(features, t, self.cumulative_code(z, t, stop))
             total = total + weight * (error - coefficient * shift).square().mean((1, 2, 3))
-        return total, weight * error.square().mean((1, 2, 3))
+        return Losses(total, weight * error.square().mean((1, 2, 3)), z)
 
     def loss(self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off") -> Tensor:
         """`mean w_t || eps - (eps_theta(x_t, t) + c_t G(x_t, z_bar_t, t)) ||^2` (DiTi eq. 6), a scalar.
@@ -129,7 +146,7 @@ class DiTi(nn.Module):
         Raises:
             InputError: for another `detach`.
         """
-        return self.losses(x_0, t, noise, detach)[0].mean()
+        return self.losses(x_0, t, noise, detach).loss.mean()
 
     def _noise_function(self, z: Tensor | None, cumulative: bool) -> Callable[[Tensor, Tensor], Tensor]:
         return lambda x_t, t: self.noise(x_t, t, z, cumulative)
@@ -156,6 +173,8 @@ class DiTi(nn.Module):
         """
         folder = Path(folder)
         config = read_config(folder)
+        if config.method != "diti":
+            raise ModelError(f"{folder}: is a model of the method {config.method}, not diti")
         if config.dm.repo is not None:
             raise ModelError(
                 f"{folder}: its DM is {config.dm.repo} on the Hub; use ditifeat.load_encoder({str(folder)!r}).model"
@@ -182,9 +201,7 @@ class DiTi(nn.Module):
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Writes the artefact: configuration, encoder, estimator and, unless it is a reference, the DM."""
         folder = Path(folder)
-        tensors = {f"encoder.{key}": value.to(dtype) for key, value in self.encoder.state_dict().items()}
-        tensors |= {"code.mean": self.mean, "code.std": self.std}
-        write_tensors(folder / "model.safetensors", tensors)
+        write_encoder(folder, self.encoder, self.mean, self.std, dtype)
         estimator = {key: value.to(dtype) for key, value in self.estimator.state_dict().items()}
         write_tensors(folder / "estimator.safetensors", estimator)
         if self.config.dm.repo is None:

@@ -308,6 +308,23 @@ def _fit_sklearn(
     return fitted
 
 
+def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, first: int) -> float:
+    """Mean AP of one ridge regression for all attributes, trained on the first rows and scored on the others.
+
+    Args:
+        codes: `(n, d)`; standardised here, on the first rows.
+        targets: 0 or 1, `(n, attributes)`; those with one value alone among the test rows are left out.
+        first: how many rows train.
+    """
+    from sklearn.linear_model import Ridge
+
+    std = codes[:first].std(0)
+    standard = (codes - codes[:first].mean(0)) / np.where(std > 1e-8, std, 1.0)
+    predicted = Ridge(RIDGE_PER_DIM * codes.shape[1]).fit(standard[:first], targets[:first]).predict(standard[first:])
+    scores = [_scores(predicted[:, i], targets[first:, i], "binary")["ap"] for i in range(targets.shape[1])]
+    return float(np.nanmean(scores))
+
+
 def _range_scores(
     x: np.ndarray, ys: dict[str, np.ndarray], kinds: dict[str, str], rows: np.ndarray, columns: list[slice]
 ) -> dict[str, tuple[float, ...]]:

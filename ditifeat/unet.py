@@ -51,11 +51,16 @@ def check_unet(unet: UNet2DModel) -> None:
         )
 
 
-def down_path(unet: UNet2DModel, x_t: Tensor, t: Tensor) -> DownPath:
-    """The first half of `UNet2DModel.forward`: `x_t` `(B, C, h, w)`, `t` int `(B,)`."""
+def down_path(unet: UNet2DModel, x_t: Tensor, t: Tensor, code: Tensor | None = None) -> DownPath:
+    """The first half of `UNet2DModel.forward`: `x_t` `(B, C, h, w)`, `t` int `(B,)`.
+
+    A code's embedding, for a U-Net whose residual blocks take one, travels beside the time embedding.
+    """
     if unet.config.center_input_sample:
         x_t = 2 * x_t - 1
     embedding = unet.time_embedding(unet.time_proj(t).to(x_t.dtype))
+    if code is not None:
+        embedding = torch.cat([embedding, code], dim=1)
     hidden = unet.conv_in(x_t)
     skips: tuple[Tensor, ...] = (hidden,)
     for block in unet.down_blocks:
@@ -122,6 +127,39 @@ def _random_copy(unet: UNet2DModel) -> UNet2DModel:
     return copied
 
 
+def _take_code(module: nn.Module, width: int) -> None:
+    """Replaces every residual block by one that takes a code's embedding beside the time's, `width` numbers each."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, ResnetBlock2D):
+                setattr(parent, name, CodeResnetBlock(child, width, width))
+
+
+class ConditionalUNet(nn.Module):
+    """A U-Net that a code conditions in every residual block, by scale and shift (Diff-AE, section 3.1).
+
+    Args:
+        unet: the unconditional U-Net that it begins as; copied and not changed.
+        latent_dim: `d`, the code's dimensions.
+
+    Raises:
+        ModelError: for a U-Net that is not an unconditional DDPM.
+    """
+
+    def __init__(self, unet: UNet2DModel, latent_dim: int):
+        super().__init__()
+        check_unet(unet)
+        width = unet.time_embedding.linear_2.out_features
+        self.code_embedding = nn.Linear(latent_dim, width)
+        self.unet = copy.deepcopy(unet).requires_grad_(True)
+        _take_code(self.unet, width)
+
+    def forward(self, x_t: Tensor, t: Tensor, code: Tensor) -> Tensor:
+        """What the U-Net predicts, `(B, C, h, w)`, at `x_t`, `t` int `(B,)`, under the code `(B, d)`."""
+        features = down_path(self.unet, x_t, t, self.code_embedding(code))
+        return up_path(self.unet, features, features.time_embedding)
+
+
 class GradientEstimator(nn.Module):
     """`G(x_t, z_bar_t, t)`: own middle, up and output layers over the frozen DM's down path.
 
@@ -151,10 +189,7 @@ class GradientEstimator(nn.Module):
             nn.init.zeros_(self.conv_out.weight)
             nn.init.zeros_(self.conv_out.bias)
         self.requires_grad_(True)
-        for module in list(self.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, ResnetBlock2D):
-                    setattr(module, name, CodeResnetBlock(child, width, width))
+        _take_code(self, width)
 
     def forward(self, features: DownPath, code: Tensor) -> Tensor:
         """The shift `(B, C, h, w)` for the DM's `features` at `x_t` and the code `(B, d)`."""

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from ditifeat.codec import CodecSpec
-from ditifeat.config import DMReference, ModelConfig
+from ditifeat.config import DMReference
 from ditifeat.encoders import EncoderSpec
 from ditifeat.images import Preprocessing
 from ditifeat.partition import TimeStepPartition
-from ditifeat.train.config import DiTiRecipe, DMRecipe, Optimiser, Recipe, UNetSpec
+from ditifeat.train.config import ContrastiveRecipe, DiffAERecipe, DiTiRecipe, DMRecipe, Optimiser, Recipe, UNetSpec
 
 
 def tiny_recipe(**changes):
@@ -30,6 +30,19 @@ def tiny_recipe(**changes):
         "diti": DiTiRecipe(Optimiser(80, batch=4, lr=1e-3, ema=0.5), warm_start=True),
     }
     return Recipe(**{**values, **changes})
+
+
+def method_recipe(method, **changes):
+    """`tiny_recipe` for another method: "pdae", "diffae", "simclr" or "simsiam"."""
+    optimiser, one = Optimiser(80, batch=4, lr=1e-3, ema=0.5), TimeStepPartition(1, 32)
+    if method == "pdae":
+        return tiny_recipe(name="pdae", partition=one, **changes)
+    if method == "diffae":
+        dm = DMRecipe(UNetSpec((32, 32), layers=1, head_dim=16), prediction="sample")
+        return tiny_recipe(name="diffae", partition=one, dm=dm, diti=None, diffae=DiffAERecipe(optimiser), **changes)
+    loss = "nt_xent" if method == "simclr" else "simsiam"
+    section = ContrastiveRecipe(optimiser, loss, projection=8)
+    return tiny_recipe(name=method, partition=one, dm=None, diti=None, contrastive=section, **changes)
 
 
 def random_model(recipe):
@@ -78,6 +91,3 @@ def photos(tmp_path_factory):
         make_picture(i).save(folder / ("more" if i >= 7 else "") / f"{i:02d}.png")
     (folder / "notes.txt").write_text("not a picture")
     return folder
-
-
-__all__ = ["ModelConfig", "make_picture", "random_model", "tiny_recipe"]

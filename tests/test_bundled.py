@@ -60,7 +60,7 @@ def test_a_picture_s_own_code_beats_another_s(encoder, faces):
     t = torch.randint(300, 1000, (count,), generator=generator)
     noise = torch.randn(count, *model.noise_shape, generator=generator)
     with torch.no_grad():
-        ours, _ = model.losses(x_0, t, noise)
+        ours = model.losses(x_0, t, noise).loss
         x_t = model.dm.schedule.add_noise(model.dm.codec.encode(x_0), noise, t)
         error = noise - model.frozen_noise(x_t, t)
         shift = model.dm.schedule.at("shift_coefficient", t) * model.shift(x_t, t, encoder(x_0).roll(1, 0))

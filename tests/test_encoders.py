@@ -24,6 +24,19 @@ def test_attention_against_a_loop(heads):
     assert torch.allclose(layer(x), expected, atol=1e-6)
 
 
+def test_a_residual_encoder_is_a_unet_s_down_path():
+    """The layers and maps of diffusers' own, which tests/test_train.py compares number by number."""
+    spec = EncoderSpec((32, 64, 96), style="residual", layers=2, unshuffle=4)
+    encoder = build_encoder(spec, 64, 16)
+    assert [type(layer).__name__ for layer in encoder] == [
+        "PixelUnshuffle", "Conv2d", "ResidualBlock", "ResidualBlock", "Conv2d", "ResidualBlock", "ResidualBlock",
+        "Conv2d", "ResidualBlock", "ResidualBlock", "Flatten", "Linear",
+    ]  # fmt: skip
+    assert encoder[:-2](torch.zeros(1, 3, 64, 64)).shape == (1, 96, 4, 4) and encoder[-1].out_features == 16
+    with pytest.raises(ModelError, match="halved 2 times"):
+        build_encoder(spec, 60, 16)
+
+
 def test_images_are_scaled():
     rows = torch.tensor([[[[0, 255, 127]]]], dtype=torch.uint8)
     assert torch.allclose(to_images(rows).flatten(), torch.tensor([-1.0, 1.0, -0.00392]), atol=1e-4)
@@ -37,6 +50,9 @@ def test_images_are_scaled():
         ({"channels": (10**9,)}, "multiples of 32"),
         ({"channels": (32,), "attention": (1,)}, "attention"),
         ({"channels": (32,), "attention": (0,), "heads": 5}, "heads"),
+        ({"channels": (32,), "unshuffle": 4}, "style residual"),
+        ({"channels": (32,), "style": "residual", "attention": (0,)}, "no attention"),
+        ({"channels": (32,), "style": "residual", "layers": 0}, "layers"),
     ],
 )
 def test_impossible_networks_are_refused(arguments, words):

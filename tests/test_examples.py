@@ -39,11 +39,6 @@ def test_readme_example(dataset, tmp_path):
         assert (tmp_path / name).stat().st_size > 500
 
 
-def test_mean_ap(dataset, tmp_path):
-    out = run("mean_ap.py", dataset, dataset / "list_attr.txt", "--train-first", 30, "--components", 8, cwd=tmp_path)
-    assert "celeba64-mini" in out and "PCA(8)" in out and "random encoder" in out
-
-
 def test_reconstruction(dataset, tmp_path):
     out = run("reconstruction.py", dataset, "--skip", 38, "--steps", 4, cwd=tmp_path)
     assert "inferred x_T" in out and "2 pictures" in out

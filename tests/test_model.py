@@ -3,6 +3,7 @@ import torch
 
 from ditifeat import InputError
 from ditifeat.model import DiTi
+from ditifeat.train.config import DiTiRecipe, Optimiser
 from ditifeat.train.diti import DiTiTask
 from tests.conftest import random_model, tiny_recipe
 
@@ -54,7 +55,7 @@ def test_the_frozen_dm_stays_as_it_is(tiny_model):
     model = tiny_model.requires_grad_(True)
     model.dm.requires_grad_(False)
     before = {key: value.clone() for key, value in model.dm.state_dict().items()}
-    task = DiTiTask(model, "on").train()
+    task = DiTiTask(model, DiTiRecipe(Optimiser(32, 32), "on")).train()
     assert not model.dm.training
     parameters = list(task.trained.parameters())
     adam = torch.optim.Adam(parameters, lr=0.1)

@@ -18,15 +18,17 @@ import yaml
 
 import ditifeat
 from ditifeat import RecipeError
+from ditifeat.encoders import EncoderSpec, build_encoder
 from ditifeat.images import Preprocessing
 from ditifeat.model import DiTi
 from ditifeat.train import train
-from ditifeat.train.config import Optimiser, UNetSpec, load_recipe, recipe_names
+from ditifeat.train.baselines import ContrastiveTask, DiffAETask, build_diffae
+from ditifeat.train.config import DiTiRecipe, Optimiser, UNetSpec, load_recipe, recipe_names
 from ditifeat.train.data import Pictures, prepare
-from ditifeat.train.diti import DiTiTask, set_code_statistics, whiten_codes
+from ditifeat.train.diti import DiTiTask, Whiteness, encoder_from_dm, model_config, set_code_statistics, whiten_codes
 from ditifeat.train.dm import DMTask, build_dm
 from ditifeat.train.loop import Trainer, learning_rate, list_checkpoints
-from tests.conftest import make_picture, random_model, tiny_recipe
+from tests.conftest import make_picture, method_recipe, random_model, tiny_recipe
 
 
 def pictures(count=12, flip=True):
@@ -40,15 +42,26 @@ def task(kind, dropout=0.0):
         unet = replace(recipe.dm.unet, dropout=dropout)
         dm = replace(recipe.dm, unet=unet, prediction="sample", loss="min_snr")
         return DMTask(build_dm(replace(recipe, dm=dm)), dm, 32)
+    if kind == "diffae":
+        recipe = method_recipe("diffae")
+        return DiffAETask(build_diffae(recipe, model_config(recipe)))
+    if kind in ("simclr", "simsiam"):
+        recipe = method_recipe(kind)
+        torch.manual_seed(0)
+        return ContrastiveTask(build_encoder(recipe.encoder, 32, 32), recipe)
     model = random_model(recipe)
     model.encoder.requires_grad_(True), model.estimator.requires_grad_(True)
-    return DiTiTask(model, "on")
+    section = DiTiRecipe(Optimiser(32, 32), "on")
+    return DiTiTask(model, replace(section, white=0.1, weighting="v", encoder_lr=0.5) if kind == "white" else section)
 
 
 OPTIMISER = Optimiser(20 * 4, batch=4, lr=1e-3, decay="cosine", warmup=3, weight_decay=0.01, ema=0.9)
 
 
-@pytest.mark.parametrize("kind,dropout", [("dm", 0.0), ("dm", 0.5), ("diti", 0.0)])
+@pytest.mark.parametrize(
+    "kind,dropout",
+    [("dm", 0.0), ("dm", 0.5), ("diti", 0.0), ("white", 0.0), ("diffae", 0.0), ("simclr", 0.0), ("simsiam", 0.0)],
+)
 def test_ten_and_ten_steps_are_twenty(tmp_path, kind, dropout):
     whole = task(kind, dropout).train()
     averaged = Trainer(whole, pictures(), OPTIMISER, tmp_path / "whole").run()
@@ -185,7 +198,9 @@ def test_guided_style():
 
 
 def test_recipes_of_the_package():
-    assert recipe_names() == ["bedroom128", "celeba64", "celeba64-mini", "ffhq128"]
+    mini = [f"celeba64-mini{system}" for system in ("", "-diffae", "-pdae", "-simclr")]
+    assert recipe_names() == ["bedroom128", "celeba64", *mini, "ffhq128"]
+    assert [load_recipe(name).method for name in mini] == ["diti", "diffae", "diti", "contrastive"]
     paper = load_recipe("celeba64")
     assert (paper.diti.optimiser.batch, paper.diti.optimiser.lr, paper.diti.optimiser.ema) == (128, 1e-4, 0.9999)
     images = {name: load_recipe(name).diti.optimiser.images for name in ("celeba64", "ffhq128", "bedroom128")}
@@ -228,11 +243,11 @@ def test_recipe_files_that_are_none(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def write_recipe(folder, **changes):
+def write_recipe(folder, recipe=None, **changes):
     from dataclasses import asdict
 
     path = folder / "tiny.yaml"
-    recipe = tiny_recipe(holdout=3, **changes)
+    recipe = recipe or tiny_recipe(holdout=3, **changes)
     path.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(recipe)))))
     return path
 
@@ -338,9 +353,72 @@ def test_two_processes_learn_what_one_does(photos, tmp_path, few_steps):
 def test_whitened_codes_are_white():
     model = random_model(tiny_recipe())
     images = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (400, 3, 32, 32)).astype(np.float32))
-    whiten_codes(model.encoder, images, seed=0)
+    whiten_codes(model.encoder, images)
     codes = model.encoder(images)
     covariance = torch.cov(codes.T)
     assert codes.mean(0).abs().max() < 1e-3
     assert (covariance.diagonal() - 1).abs().max() < 0.01
     assert (covariance - torch.diag(covariance.diagonal())).abs().max() < 0.05
+
+
+def test_the_encoder_begins_as_the_dm_s_down_path():
+    recipe = tiny_recipe()
+    dm = build_dm(recipe).eval()
+    spec = EncoderSpec((32, 32), style="residual", unshuffle=2)
+    encoder = build_encoder(spec, 32, 32)
+    encoder_from_dm(encoder, spec, dm)
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        expected = dm.features(dm.codec.encode(images), torch.full((2,), 50)).bottleneck.flatten(1)
+        assert torch.allclose(encoder[:-1](images), expected, atol=1e-5)
+    other = EncoderSpec((32, 64), style="residual", unshuffle=2)
+    with pytest.raises(RecipeError, match="down path"):
+        encoder_from_dm(build_encoder(other, 32, 32), other, dm)
+
+
+def test_whiteness_pulls_the_covariance_towards_the_identity():
+    """Its gradient on codes is that of |C - I|^2 / 2d, and descending it whitens a skewed linear code."""
+    penalty = Whiteness(3, momentum=0.0)
+    z = (
+        torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([2.0, 1, 0.3])
+    ).requires_grad_()
+    penalty(z).mean().backward()
+    ours, z.grad = z.grad.clone(), None
+    ((torch.cov(z.T, correction=0) - torch.eye(3)).square().sum() / 6).backward()
+    assert torch.allclose(ours, z.grad, atol=1e-6)
+
+    penalty, mixing = Whiteness(3, momentum=0.5), torch.diag(torch.tensor([2.0, 1, 0.3])).requires_grad_()
+    optimiser = torch.optim.SGD([mixing], 0.3)
+    for i in range(300):
+        optimiser.zero_grad()
+        penalty(torch.randn(256, 3, generator=torch.Generator().manual_seed(i)) @ mixing).mean().backward()
+        optimiser.step()
+    assert torch.allclose(mixing.detach().T @ mixing.detach(), torch.eye(3), atol=0.15)
+
+
+@pytest.mark.parametrize("method", ["pdae", "diffae", "simclr", "simsiam"])
+def test_other_methods_run_whole(method, photos, tmp_path, few_steps):
+    recipe = write_recipe(tmp_path, method_recipe(method, holdout=3))
+    folder = train(recipe, photos, tmp_path / "run", labels={"bright": np.arange(10) % 2}, seed=3)
+    encoder = ditifeat.load_encoder(folder)
+    assert ditifeat.encode(encoder, photos).shape == (10, 32) and encoder.partition.k == 1
+    assert encoder.config.training["seed"] == 3
+    evaluation, card = json.loads((folder / "evaluation.json").read_text()), (folder / "README.md").read_text()
+    assert "probe" in evaluation and "| bright |" in card
+    if method in ("pdae", "diffae"):
+        assert f"{evaluation['reconstruction']['ssim']['inferred_x_T']:.3f}" in card
+        picture = photos / "00.png"
+        edited = ditifeat.edit(encoder, picture, reference=photos / "01.png", steps=5)
+        assert edited.size == (32, 32)
+    else:
+        with pytest.raises(ditifeat.ModelError, match="encoder alone"):
+            ditifeat.edit(encoder, photos / "00.png", reference=photos / "01.png", steps=5)
+
+
+def test_one_method_a_recipe():
+    with pytest.raises(RecipeError, match="one of the sections"):
+        tiny_recipe(diti=None)
+    with pytest.raises(RecipeError, match="missing key dm"):
+        tiny_recipe(dm=None)
+    with pytest.raises(RecipeError, match="no frozen DM"):
+        train(method_recipe("simclr"), "nowhere", "nowhere", dm="somewhere")

@@ -20,16 +20,21 @@ def train(
     dm: str | None = None,
     labels: Any = None,
     resume: bool = False,
+    seed: int | None = None,
+    images: int | None = None,
 ) -> Path:
     """Trains the DM (or takes one), then encoder and estimator; evaluates; writes the artefact and its card.
 
     Args:
         recipe: a recipe's name, a YAML file, or a `Recipe`.
         data: a folder or tar of pictures.
-        out: folder of the run: `data/`, `dm-run/`, `dm/`, `diti-run/` and, at the end, the artefact in `model/`.
+        out: folder of the run: `data/`, `dm-run/`, `dm/`, one named after the method (`diti-run/`) and, at the end, the
+            artefact in `model/`.
         dm: a frozen DM in place of the recipe's: a diffusers folder or `org/name[@revision]` on the Hub.
         labels: of the pictures, for the evaluation; as `ditifeat.probe` takes them.
         resume: go on from the newest checkpoint in `out`.
+        seed: in place of the recipe's.
+        images: pictures that the method (not the DM) sees, in place of the recipe's number.
 
     Returns:
         The artefact's folder.
@@ -37,6 +42,6 @@ def train(
     Raises:
         RecipeError, ModelError, InputError: for a recipe, DM or pictures that do not fit; nothing is overwritten.
     """
-    from ditifeat.train.run import run
+    from ditifeat.train.run import altered, run
 
-    return run(recipe, Path(data), Path(out), dm, labels, resume)
+    return run(altered(recipe, dm, seed, images), Path(data), Path(out), labels, resume)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
+from torch import nn
 
 from ditifeat.artefact import write_text
+from ditifeat.diffae import DiffAE
 from ditifeat.model import DiTi
 from ditifeat.train.config import Recipe
+from ditifeat.train.diti import AnyModel
 
+START = {
+    "inferred_x_T": "its inferred x_T",
+    "random_x_T": "a random x_T",
+    "frozen_dm_inferred_x_T": "its inferred x_T, the frozen DM alone",
+}
 PAPER = "https://arxiv.org/abs/2401.11430"
 
 
-def write_card(folder: Path, recipe: Recipe, model: DiTi, evaluation: dict[str, Any]) -> None:
+def write_card(folder: Path, recipe: Recipe, model: AnyModel, evaluation: dict[str, Any]) -> None:
     """Writes `README.md` with the Hub's metadata into a model folder, whole or not at all."""
     metadata = ModelCardData(
         license=recipe.card.license,
@@ -26,7 +35,7 @@ def write_card(folder: Path, recipe: Recipe, model: DiTi, evaluation: dict[str, 
     write_text(folder / "README.md", text)
 
 
-def _sections(recipe: Recipe, model: DiTi, evaluation: dict[str, Any]) -> list[str]:
+def _sections(recipe: Recipe, model: AnyModel, evaluation: dict[str, Any]) -> list[str]:
     p, image = model.partition, model.config.image
     return [
         f"# {recipe.name}",
@@ -48,35 +57,52 @@ def _box(crop: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{edge:.4f}" for edge in crop) + ")"
 
 
-def _training(recipe: Recipe, model: DiTi) -> str:
+def _training(recipe: Recipe, model: AnyModel) -> str:
     facts = model.config.training
     rows = ["| stage | images seen | seconds | parameters |", "|---|---|---|---|"]
-    counts = {"dm": sum(p.numel() for p in model.dm.unet.parameters())}
-    counts["diti"] = sum(p.numel() for n in (model.encoder, model.estimator) for p in n.parameters())
-    for stage, title in (("dm", "diffusion model"), ("diti", "encoder and estimator")):
+    for stage, title, networks in _stages(model):
         images, seconds = (facts.get(f"{stage}_{key}", "not trained here") for key in ("images", "seconds"))
-        rows.append(f"| {title} | {images} | {seconds} | {counts[stage]} |")
-    return "\n".join(rows) + f"\n\nSeed {recipe.seed}, {facts['pictures']} pictures, detach `{recipe.diti.detach}`."
+        count = sum(p.numel() for network in networks for p in network.parameters())
+        rows.append(f"| {title} | {images} | {seconds} | {count} |")
+    section = getattr(recipe, recipe.method)
+    switches = ", ".join(f"{key} `{value}`" for key, value in asdict(section).items() if key != "optimiser")
+    return "\n".join(rows) + f"\n\nSeed {recipe.seed}, {facts['pictures']} pictures. {switches}".rstrip() + "."
+
+
+def _stages(model: AnyModel) -> list[tuple[str, str, list[nn.Module]]]:
+    if isinstance(model, DiTi):
+        return [
+            ("dm", "diffusion model", [model.dm.unet]),
+            ("diti", "encoder and estimator", [model.encoder, model.estimator]),
+        ]
+    if isinstance(model, DiffAE):
+        return [("diffae", "encoder and conditional diffusion model", [model.encoder, model.unet])]
+    return [("contrastive", "encoder", [model.encoder])]
 
 
 def _evaluation(evaluation: dict[str, Any]) -> str:
-    r = evaluation["reconstruction"]
-    kind = "held-out" if r["held_out"] else "training"
-    lines = [
-        f"Reconstruction of {r['pictures']} {kind} pictures, {r['steps']} + {r['steps']} DDIM steps, MSE on the scale 0..1:"
-    ]
-    lines += ["", "| from | MSE |", "|---|---|"]
-    lines += [f"| {name.replace('_', ' ')} | {value:.3g} |" for name, value in r["mse"].items()]
+    lines: list[str] = []
+    if "reconstruction" in evaluation:
+        r = evaluation["reconstruction"]
+        kind = "held-out" if r["held_out"] else "training"
+        lines += [
+            f"Reconstruction of {r['pictures']} {kind} pictures, {r['steps']} + {r['steps']} DDIM steps, on the scale 0..1:",
+            "",
+            "| from | MSE | SSIM |",
+            "|---|---|---|",
+        ]
+        for name, value in r["mse"].items():
+            lines.append(f"| {START[name]} | {value:.3g} | {r['ssim'][name]:.3f} |")
+        lines.append("")
     if "probe" in evaluation:
         found = evaluation["probe"]
         lines += [
+            f"Linear probe ({found['protocol']}), {found['train rows']} rows to train, {found['test rows']} held out:",
+            f"**mean AP {found['mean_ap']:.3f}** over {len(found['scores'])} attributes.",
             "",
-            f"Linear probe ({found['protocol']}), {found['train rows']} rows to train, {found['test rows']} held out: ",
+            "| attribute | " + " | ".join(next(iter(found["scores"].values()))) + " |",
+            "|---|---|---|---|",
         ]
-        lines += [f"**mean AP {found['mean_ap']:.3f}** over {len(found['scores'])} attributes.", ""]
-        lines += ["| attribute | " + " | ".join(next(iter(found["scores"].values()))) + " |", "|---|---|---|---|"]
-        lines += [
-            f"| {name} | " + " | ".join(f"{v:.3f}" for v in scores.values()) + " |"
-            for name, scores in found["scores"].items()
-        ]
-    return "\n".join(lines)
+        for name, scores in found["scores"].items():
+            lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in scores.values()) + " |")
+    return "\n".join(lines).rstrip() or "None: there were no labels."

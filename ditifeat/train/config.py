@@ -11,6 +11,7 @@ import yaml
 
 from ditifeat.artefact import from_dict
 from ditifeat.codec import CodecSpec
+from ditifeat.config import EstimatorOutput, Method
 from ditifeat.encoders import ENCODERS, EncoderSpec
 from ditifeat.errors import RecipeError
 from ditifeat.images import Preprocessing
@@ -95,8 +96,8 @@ class DMRecipe:
     snr_cap: float = 5.0
 
     def __post_init__(self) -> None:
-        if (self.pretrained is None) != (self.unet is not None and self.optimiser is not None):
-            raise RecipeError("dm: give either `pretrained`, or both `unet` and `optimiser`")
+        if (self.pretrained is None) == (self.unet is None) or (self.pretrained and self.optimiser):
+            raise RecipeError("dm: give either `pretrained`, or `unet` and, unless the method is diffae, `optimiser`")
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,59 @@ class DiTiRecipe:
     Attributes:
         detach: "off" (base), "on" (gradients reach the current subset alone), "both" (the two losses added).
         warm_start: the estimator begins as the frozen DM's middle and up path with a zero output layer, not at random.
+        encoder_from_dm: the encoder (of style "residual", with the DM's own channels, layers and unshuffling) begins as the
+            frozen DM's down path at time-step 50, not at random.
         whiten: the encoder's last layer begins so that the codes of the training pictures are white, not at random.
+        white: weight of a penalty that keeps them so: the squared distance of their covariance from the identity, over d.
+        encoder_lr: the encoder's learning rate as a share of the optimiser's.
+        output: what the estimator's network gives, G itself or a correction of the DM's v (`ModelConfig`).
+        weighting: of the time-steps' losses, `DiTi.losses`.
     """
 
     optimiser: Optimiser
     detach: Literal["off", "on", "both"] = "on"
     warm_start: bool = False
+    encoder_from_dm: bool = False
     whiten: bool = False
+    white: float = 0.0
+    encoder_lr: float = 1.0
+    output: EstimatorOutput = "gradient"
+    weighting: Literal["published", "v"] = "published"
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.white < 1e6 and 0 < self.encoder_lr <= 100):
+            raise RecipeError("diti: white must be at least 0, encoder_lr above 0")
+
+
+@dataclass(frozen=True)
+class DiffAERecipe:
+    """Diff-AE: encoder and conditional DM (the recipe's `dm.unet`) together."""
+
+    optimiser: Optimiser
+
+
+@dataclass(frozen=True)
+class ContrastiveRecipe:
+    """The encoder alone, by agreement of two views of each picture.
+
+    Attributes:
+        loss: "nt_xent" (SimCLR) or "simsiam".
+        temperature: of NT-Xent.
+        projection: the width of the head's output.
+        whiten: as DiTi's.
+    """
+
+    optimiser: Optimiser
+    loss: Literal["nt_xent", "simsiam"] = "nt_xent"
+    temperature: float = 0.5
+    projection: int = 128
+    whiten: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and 2 <= self.projection <= 8192):
+            raise RecipeError("contrastive: temperature must be above 0, projection within 2..8192")
+        if self.loss == "nt_xent" and self.optimiser.batch < 2:
+            raise RecipeError("contrastive: nt_xent needs at least 2 pictures a batch")
 
 
 @dataclass(frozen=True)
@@ -134,7 +181,7 @@ class CardFacts:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole run: pictures, DM, encoder, partition, estimator.
+    """A whole run: pictures, DM, encoder, partition, and one of `diti`, `diffae` and `contrastive`, the method.
 
     Attributes:
         holdout: the last so many pictures, by name, are not trained on but evaluated.
@@ -143,8 +190,10 @@ class Recipe:
     name: str
     image: Preprocessing
     partition: TimeStepPartition
-    dm: DMRecipe
-    diti: DiTiRecipe
+    dm: DMRecipe | None = None
+    diti: DiTiRecipe | None = None
+    diffae: DiffAERecipe | None = None
+    contrastive: ContrastiveRecipe | None = None
     encoder: str | EncoderSpec = "diti64"
     codec: CodecSpec = CodecSpec()
     flip: bool = True
@@ -155,6 +204,17 @@ class Recipe:
     def __post_init__(self) -> None:
         if isinstance(self.encoder, str) and self.encoder not in ENCODERS:
             raise RecipeError(f"encoder {self.encoder!r} is not one of {', '.join(ENCODERS)}")
+        if sum(section is not None for section in (self.diti, self.diffae, self.contrastive)) != 1:
+            raise RecipeError("give one of the sections diti, diffae and contrastive: it is the method")
+        if self.contrastive is None and self.dm is None:
+            raise RecipeError("missing key dm")
+        if self.diffae is not None and (self.dm is None or self.dm.unet is None):
+            raise RecipeError("diffae: trains its own DM; give dm.unet")
+
+    @property
+    def method(self) -> Method:
+        """What the recipe makes, as the artefact names it."""
+        return "diti" if self.diti else "diffae" if self.diffae else "contrastive"
 
     @property
     def encoder_spec(self) -> EncoderSpec:

@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from ditifeat.codec import UnshuffleCodec, VAECodec
 from ditifeat.config import DMReference, ModelConfig
+from ditifeat.diffae import DiffAE
 from ditifeat.diffusion import DiffusionModel
-from ditifeat.encoders import build_encoder, to_images
-from ditifeat.errors import ModelError
+from ditifeat.encoder_only import EncoderOnly
+from ditifeat.encoders import EncoderSpec, ResidualBlock, build_encoder, to_images
+from ditifeat.errors import ModelError, RecipeError
 from ditifeat.images import grid, save_picture, to_pixels
-from ditifeat.model import Detach, DiTi
-from ditifeat.train.config import Recipe
+from ditifeat.model import DiTi
+from ditifeat.train.config import DiTiRecipe, Recipe
 from ditifeat.train.data import Pictures
 from ditifeat.train.loop import Task
 from ditifeat.unet import GradientEstimator
 
 
-def build_diti(recipe: Recipe, dm: DiffusionModel, reference: DMReference) -> DiTi:
-    """The untrained model of a recipe over a DM, its weights drawn from the recipe's seed."""
-    config = ModelConfig(
+def model_config(recipe: Recipe, reference: DMReference | None = None) -> ModelConfig:
+    """The configuration of what a recipe makes."""
+    return ModelConfig(
         name=recipe.name,
         image=recipe.image,
         encoder=recipe.encoder_spec,
         latent_dim=recipe.partition.d,
         partition=recipe.partition,
         codec=recipe.codec,
-        dm=reference,
+        dm=reference or DMReference(),
+        method=recipe.method,
+        estimator_output=recipe.diti.output if recipe.diti else "gradient",
     )
+
+
+def build_diti(recipe: Recipe, dm: DiffusionModel, reference: DMReference) -> DiTi:
+    """The untrained model of a recipe over a DM, its weights drawn from the recipe's seed."""
+    if recipe.diti is None:
+        raise TypeError("the recipe has no section `diti`")
+    config = model_config(recipe, reference)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         encoder = build_encoder(config.encoder, recipe.image.size, config.latent_dim)
@@ -37,20 +51,57 @@ def build_diti(recipe: Recipe, dm: DiffusionModel, reference: DMReference) -> Di
     return DiTi(config, dm, encoder, estimator)
 
 
+AnyModel = DiTi | DiffAE | EncoderOnly
+
+
+class Whiteness(nn.Module):
+    """A penalty on codes `(B, d)`: `z^T (C - I) z / d` with their running covariance C, per image.
+
+    Its gradient is that of `|C - I|^2 / 2d`: it takes variance from directions with much and gives it to those with
+    little. C runs over some hundred batches, since a batch is smaller than d.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    def __init__(self, d: int, momentum: float = 0.99):
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(d))
+        self.register_buffer("covariance", torch.eye(d))
+
+    def forward(self, z: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.mean.lerp_(z.mean(0), 1 - self.momentum)
+            centred = z - self.mean
+            self.covariance.lerp_(centred.T @ centred / len(z), 1 - self.momentum)
+            excess = self.covariance - torch.eye(z.shape[1], device=z.device)
+        centred = z - self.mean
+        return ((centred @ excess) * centred).mean(1)
+
+
 class DiTiTask(Task):
     """The loss of `DiTi.losses`; the frozen DM's own error is logged beside it."""
 
-    def __init__(self, model: DiTi, detach: Detach):
+    def __init__(self, model: DiTi, recipe: DiTiRecipe):
         super().__init__()
         self.model = model
-        self.detach = detach
+        self.recipe = recipe
         self.trained = nn.ModuleDict({"encoder": model.encoder, "estimator": model.estimator})
+        if recipe.white:
+            self.trained["whiteness"] = Whiteness(model.partition.d)
         self.num_time_steps = model.partition.num_time_steps
         self.noise_shape = model.noise_shape
 
     def forward(self, images: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        loss, frozen = self.model.losses(images, t, noise, self.detach)
-        return {"loss": loss, "frozen": frozen}
+        loss, frozen, z = self.model.losses(images, t, noise, self.recipe.detach, self.recipe.weighting)
+        if not self.recipe.white:
+            return {"loss": loss, "frozen": frozen}
+        white = self.recipe.white * self.trained["whiteness"](z)
+        return {"loss": loss + white, "frozen": frozen, "white": white}
+
+    def learning_rates(self) -> dict[str, float]:
+        return {"encoder": self.recipe.encoder_lr}
 
     def averaged(self, networks: nn.ModuleDict) -> DiTi:
         """The model with the averaged networks in place of the trained ones."""
@@ -73,12 +124,52 @@ class DiTiTask(Task):
 
 
 @torch.no_grad()
-def whiten_codes(encoder: nn.Sequential, images: Tensor, seed: int) -> None:
+def encoder_from_dm(encoder: nn.Sequential, spec: EncoderSpec, dm: DiffusionModel, time_step: int = 50) -> None:
+    """Gives an encoder of style "residual" the weights of the DM's down path, with a time-step's embedding folded in.
+
+    Clean pictures are encoded, so early time-steps fit; 0 to 50 gave equal probes, later ones worse.
+
+    Raises:
+        RecipeError: if the encoder's layers are not those of the DM.
+    """
+    unet = dm.unet
+    config = unet.config
+    factor = dm.codec.factor if isinstance(dm.codec, UnshuffleCodec) else 1
+    wanted = EncoderSpec(
+        tuple(config.block_out_channels), style="residual", layers=config.layers_per_block, unshuffle=factor
+    )
+    if (
+        spec != wanted
+        or any(kind != "DownBlock2D" for kind in config.down_block_types)
+        or isinstance(dm.codec, VAECodec)
+    ):
+        raise RecipeError(f"encoder_from_dm: this DM's down path needs the encoder {wanted}, and no attention in it")
+    embedding = unet.time_embedding(unet.time_proj(torch.tensor([time_step])))
+    ours = iter(layer for layer in encoder if isinstance(layer, nn.Conv2d | ResidualBlock))
+    next(ours).load_state_dict(unet.conv_in.state_dict())
+    for block in unet.down_blocks:
+        for theirs in block.resnets:
+            _copy_block(cast(ResidualBlock, next(ours)), theirs, embedding)
+        for sampler in block.downsamplers or ():
+            next(ours).load_state_dict(sampler.conv.state_dict())
+
+
+def _copy_block(ours: ResidualBlock, theirs: ResnetBlock2D, embedding: Tensor) -> None:
+    for name in ("norm1", "conv1", "norm2", "conv2"):
+        getattr(ours, name).load_state_dict(getattr(theirs, name).state_dict())
+    if theirs.conv_shortcut is not None:
+        ours.shortcut.load_state_dict(theirs.conv_shortcut.state_dict())
+    # What is added for the time-step is a constant here, like a bias.
+    ours.conv1.bias += theirs.time_emb_proj(theirs.nonlinearity(embedding))[0]
+
+
+@torch.no_grad()
+def whiten_codes(encoder: nn.Sequential, images: Tensor) -> None:
     """Sets the encoder's last layer so that codes of `images` `(N, 3, S, S)` begin white: uncorrelated, mean 0, std 1.
 
-    The principal components of the layer's input are scaled to equal variance and turned by a random rotation, so that
-    every subset begins with as much of each. A random layer's codes vary along few directions, and training them
-    narrows these further before it widens them.
+    They are the principal components of the layer's input, scaled to equal variance, the largest last: what varies most
+    is coarse, and belongs to late time-steps. A random layer's codes vary along few directions, and training them narrows
+    these further before it widens them.
     """
     last = encoder[-1]
     inputs = torch.cat([encoder[:-1](part) for part in images.split(256)]).double()
@@ -87,9 +178,6 @@ def whiten_codes(encoder: nn.Sequential, images: Tensor, seed: int) -> None:
     kept = slice(-last.out_features, None)  # type: ignore[operator]
     # The floor keeps components that hardly vary from being blown up into noise.
     weight = (components[:, kept] / (variances[kept] + 1e-3 * variances[kept].mean()).sqrt()).T
-    generator = torch.Generator().manual_seed(seed)
-    rotation, _ = torch.linalg.qr(torch.randn(len(weight), len(weight), dtype=torch.float64, generator=generator))
-    weight = rotation @ weight
     weight /= ((inputs - mean) @ weight.T).std(0)[:, None]
     if len(weight) < last.out_features:  # type: ignore[operator]
         raise ModelError(f"{len(weight)} inputs of the encoder's last layer cannot be whitened to more codes")
@@ -98,7 +186,7 @@ def whiten_codes(encoder: nn.Sequential, images: Tensor, seed: int) -> None:
 
 
 @torch.no_grad()
-def set_code_statistics(model: DiTi, pictures: Pictures, batch: int = 256) -> None:
+def set_code_statistics(model: AnyModel, pictures: Pictures, batch: int = 256) -> None:
     """Sets the codes' mean and std over the training pictures, in float64 sums."""
     total = torch.zeros(2, model.partition.d, dtype=torch.float64)
     for start in range(0, len(pictures), batch):

@@ -44,7 +44,7 @@ def build_unet(spec: UNetSpec, channels: int, size: int) -> UNet2DModel:
 
 def build_dm(recipe: Recipe) -> DiffusionModel:
     """The untrained DM of a recipe, its weights drawn from the recipe's seed."""
-    if recipe.dm.unet is None:
+    if recipe.dm is None or recipe.dm.unet is None:
         raise TypeError("a pretrained DM is loaded, not built")
     codec = load_codec(recipe.codec, Path())
     channels, size, _ = codec.shape(recipe.image.size)

@@ -8,17 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ditifeat.diffae import DiffAE
+from ditifeat.encoder_only import EncoderOnly
 from ditifeat.encoders import to_images
 from ditifeat.features import Features
+from ditifeat.metrics import mse, ssim
 from ditifeat.model import DiTi
 from ditifeat.probing import ProbeReport, probe
+from ditifeat.train.diti import AnyModel
 
 RECONSTRUCTED = 16
 STEPS = 100
 
 
 @torch.no_grad()
-def encode_rows(model: DiTi, array: np.ndarray, names: list[str]) -> Features:
+def encode_rows(model: AnyModel, array: np.ndarray, names: list[str]) -> Features:
     """Features of preprocessed pictures, uint8 `(N, S, S, 3)`."""
     device = model.mean.device
     rows = [
@@ -28,24 +32,24 @@ def encode_rows(model: DiTi, array: np.ndarray, names: list[str]) -> Features:
     return Features(torch.cat(rows).numpy(), tuple(names), model.partition, model.config.name)
 
 
-def mse(a: Tensor, b: Tensor) -> float:
-    """Mean squared error of images in [-1, 1], on the scale 0..1 that papers print."""
-    return float(((a.clamp(-1, 1) - b.clamp(-1, 1)) / 2).square().mean())
-
-
 @torch.no_grad()
-def reconstruction(model: DiTi, images: Tensor, steps: int = STEPS) -> dict[str, float]:
-    """MSE (scale 0..1) of images from their inferred `x_T`, from a random `x_T`, and by the frozen DM alone."""
+def reconstruction(model: DiTi | DiffAE, images: Tensor, steps: int = STEPS) -> dict[str, dict[str, float]]:
+    """MSE and SSIM (scale 0..1) of images from their inferred `x_T`, from a random one, and by the frozen DM alone."""
     z = model.encoder(images)
     x_T = torch.randn((len(images), *model.noise_shape), generator=torch.Generator().manual_seed(0)).to(images.device)
+    made = {
+        "inferred_x_T": model.sample(model.invert(images, z, steps), z, steps),
+        "random_x_T": model.sample(x_T, z, steps),
+    }
+    if isinstance(model, DiTi):
+        made["frozen_dm_inferred_x_T"] = model.sample(model.invert(images, None, steps), None, steps)
     return {
-        "inferred_x_T": mse(model.sample(model.invert(images, z, steps), z, steps), images),
-        "random_x_T": mse(model.sample(x_T, z, steps), images),
-        "frozen_dm_inferred_x_T": mse(model.sample(model.invert(images, None, steps), None, steps), images),
+        "mse": {name: float(mse(image, images).mean()) for name, image in made.items()},
+        "ssim": {name: float(ssim(image, images).mean()) for name, image in made.items()},
     }
 
 
-def evaluate(model: DiTi, array: np.ndarray, names: list[str], count: int, labels: Any = None) -> dict[str, Any]:
+def evaluate(model: AnyModel, array: np.ndarray, names: list[str], count: int, labels: Any = None) -> dict[str, Any]:
     """Reconstruction error on held-out pictures (the first ones where none are held out), and the probe's scores.
 
     Args:
@@ -56,15 +60,11 @@ def evaluate(model: DiTi, array: np.ndarray, names: list[str], count: int, label
         labels: as `ditifeat.probe` takes them; without them, or without held-out pictures, nothing is probed.
     """
     held_out = array[count : count + RECONSTRUCTED] if count < len(array) else array[:RECONSTRUCTED]
-    images = to_images(torch.from_numpy(held_out.copy())).to(model.mean.device)
-    result: dict[str, Any] = {
-        "reconstruction": {
-            "pictures": len(images),
-            "held_out": count < len(array),
-            "steps": STEPS,
-            "mse": reconstruction(model, images, STEPS),
-        }
-    }
+    result: dict[str, Any] = {}
+    if not isinstance(model, EncoderOnly):
+        images = to_images(torch.from_numpy(held_out.copy())).to(model.mean.device)
+        about = {"pictures": len(images), "held_out": count < len(array), "steps": STEPS}
+        result["reconstruction"] = about | reconstruction(model, images, STEPS)
     if labels is not None and count < len(array):
         result["probe"] = _summary(probe(encode_rows(model, array, names), labels, train=np.arange(count)))
     return result

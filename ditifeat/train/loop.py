@@ -40,6 +40,10 @@ class Task(nn.Module):
     num_time_steps: int
     noise_shape: tuple[int, int, int]
 
+    def learning_rates(self) -> dict[str, float]:
+        """Factors of the learning rate, by the name of a trained network; 1 where none is given."""
+        return {}
+
     def forward(self, images: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Losses per image, `(B,)` each: "loss" is minimised, others (the frozen DM's, say) are logged beside it."""
         raise NotImplementedError
@@ -90,8 +94,14 @@ class Trainer:
         self.task = task
         self.averaged = AveragedModel(task.trained, multi_avg_fn=get_ema_multi_avg_fn(optimiser.ema))
         self.averaged.n_averaged.fill_(1)  # it holds a first value already: no warm-up, as published
-        parameters = [p for p in task.trained.parameters() if p.requires_grad]
-        adam = torch.optim.AdamW(parameters, lr=optimiser.lr, weight_decay=optimiser.weight_decay)
+        factors = task.learning_rates()
+        groups = [
+            {"params": [p for p in network.parameters() if p.requires_grad], "factor": factors.get(name, 1.0)}
+            for name, network in task.trained.items()
+        ]
+        adam = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=optimiser.lr, weight_decay=optimiser.weight_decay
+        )
         self.averaged.to(self.accelerator.device)
         self.wrapped, self.adam = self.accelerator.prepare(task, adam)
 
@@ -156,7 +166,7 @@ class Trainer:
             )
         self.accelerator.backward(loss)
         for group in self.adam.param_groups:
-            group["lr"] = learning_rate(self.optimiser, self.step)
+            group["lr"] = group["factor"] * learning_rate(self.optimiser, self.step)
         self.adam.step()
         self.adam.zero_grad()
         self.averaged.update_parameters(self.task.trained)

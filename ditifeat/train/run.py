@@ -3,34 +3,64 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 import yaml
 from accelerate import PartialState
 from torch import nn
 
 from ditifeat.artefact import write_text
-from ditifeat.config import DMReference
+from ditifeat.config import DMReference, Method
+from ditifeat.diffae import DiffAE
 from ditifeat.diffusion import DiffusionModel
+from ditifeat.encoder_only import EncoderOnly
+from ditifeat.encoders import build_encoder
 from ditifeat.errors import ModelError, RecipeError
 from ditifeat.hub import resolve_dm
 from ditifeat.model import DiTi, load_codec
+from ditifeat.train.baselines import ContrastiveTask, DiffAETask, build_diffae
 from ditifeat.train.card import write_card
 from ditifeat.train.config import Recipe, load_recipe
 from ditifeat.train.data import Pictures, prepare
-from ditifeat.train.diti import DiTiTask, build_diti, set_code_statistics, whiten_codes
+from ditifeat.train.diti import (
+    AnyModel,
+    DiTiTask,
+    build_diti,
+    encoder_from_dm,
+    model_config,
+    set_code_statistics,
+    whiten_codes,
+)
 from ditifeat.train.dm import DMTask, build_dm
 from ditifeat.train.evaluate import evaluate
 from ditifeat.train.loop import Trainer
 
 
-def run(recipe: str | Path | Recipe, data: Path, out: Path, dm: str | None, labels: Any, resume: bool) -> Path:
-    """See `ditifeat.train.train`."""
+def altered(recipe: str | Path | Recipe, dm: str | None, seed: int | None, images: int | None) -> Recipe:
+    """A recipe with another frozen DM, seed or number of pictures seen.
+
+    Raises:
+        RecipeError: as `load_recipe`; or for a DM where the method freezes none.
+    """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if dm is not None:
+        if recipe.diti is None or recipe.dm is None:
+            raise RecipeError(f"dm = {dm!r}: the method {recipe.method} has no frozen DM")
         recipe = replace(recipe, dm=replace(recipe.dm, unet=None, optimiser=None, pretrained=dm))
+    if seed is not None:
+        recipe = replace(recipe, seed=seed)
+    if images is None:
+        return recipe
+    section = getattr(recipe, recipe.method)
+    return replace(recipe, **{recipe.method: replace(section, optimiser=replace(section.optimiser, images=images))})
+
+
+def run(recipe: Recipe, data: Path, out: Path, labels: Any, resume: bool) -> Path:
+    """See `ditifeat.train.train`."""
     state = PartialState()
     if state.is_main_process:
         _claim(out, recipe, resume)
@@ -41,8 +71,10 @@ def run(recipe: str | Path | Recipe, data: Path, out: Path, dm: str | None, labe
     if count < 1:
         raise RecipeError(f"{data}: has {len(names)} pictures, of which the recipe holds out {recipe.holdout}")
     pictures = Pictures(array[:count], names[:count], recipe.flip, recipe.seed)
-    diffusion, reference = _diffusion_model(recipe, pictures, out, resume)
-    model = _diti(recipe, diffusion, reference, pictures, out, resume)
+    stages: dict[Method, Callable[..., AnyModel]] = {"diti": _diti, "diffae": _diffae, "contrastive": _contrastive}
+    model = stages[recipe.method](recipe, pictures, out, resume)
+    set_code_statistics(model, pictures)
+    model.config = replace(model.config, training=_summary(recipe, pictures, out))
     folder = out / "model"
     if state.is_main_process:
         model.save(folder)
@@ -72,6 +104,8 @@ def _claim(out: Path, recipe: Recipe, resume: bool) -> None:
 
 def _diffusion_model(recipe: Recipe, pictures: Pictures, out: Path, resume: bool) -> tuple[DiffusionModel, DMReference]:
     """The DM to freeze: a given one, or one trained here, whose averaged weights lie in `out/dm`."""
+    if recipe.dm is None:
+        raise TypeError("the recipe has no section `dm`")
     if recipe.dm.pretrained is not None:
         folder, reference = resolve_dm(recipe.dm.pretrained)
         diffusion = DiffusionModel.load(folder, load_codec(recipe.codec, folder))
@@ -93,21 +127,48 @@ def _diffusion_model(recipe: Recipe, pictures: Pictures, out: Path, resume: bool
     return DiffusionModel.load(folder, diffusion.codec), DMReference()
 
 
-def _diti(
-    recipe: Recipe, diffusion: DiffusionModel, reference: DMReference, pictures: Pictures, out: Path, resume: bool
-) -> DiTi:
+def _diti(recipe: Recipe, pictures: Pictures, out: Path, resume: bool) -> DiTi:
+    diffusion, reference = _diffusion_model(recipe, pictures, out, resume)
+    if recipe.diti is None:
+        raise TypeError("the recipe has no section `diti`")
     model = build_diti(recipe, diffusion, reference)
+    encoder = cast(nn.Sequential, model.encoder)
+    if recipe.diti.encoder_from_dm:
+        encoder_from_dm(encoder, recipe.encoder_spec, diffusion)
     if recipe.diti.whiten:
-        whiten_codes(cast(nn.Sequential, model.encoder), pictures.first(4096), recipe.seed)
-    task = DiTiTask(model, recipe.diti.detach)
+        whiten_codes(encoder, pictures.first(4096))
+    task = DiTiTask(model, recipe.diti)
     averaged = Trainer(task, pictures, recipe.diti.optimiser, out / "diti-run", recipe.seed).run(resume)
-    model = task.averaged(averaged).requires_grad_(False).eval()
-    set_code_statistics(model, pictures)
-    summary = {"recipe": recipe.name, "seed": recipe.seed, "pictures": len(pictures)}
-    for stage in ("dm", "diti"):
+    return task.averaged(averaged).requires_grad_(False).eval()
+
+
+def _diffae(recipe: Recipe, pictures: Pictures, out: Path, resume: bool) -> DiffAE:
+    if recipe.diffae is None:
+        raise TypeError("the recipe has no section `diffae`")
+    task = DiffAETask(build_diffae(recipe, model_config(recipe)))
+    averaged = Trainer(task, pictures, recipe.diffae.optimiser, out / "diffae-run", recipe.seed).run(resume)
+    return task.averaged(averaged).requires_grad_(False).eval()
+
+
+def _contrastive(recipe: Recipe, pictures: Pictures, out: Path, resume: bool) -> EncoderOnly:
+    if recipe.contrastive is None:
+        raise TypeError("the recipe has no section `contrastive`")
+    config = model_config(recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        encoder = build_encoder(config.encoder, recipe.image.size, config.latent_dim)
+    if recipe.contrastive.whiten:
+        whiten_codes(encoder, pictures.first(4096))
+    task = ContrastiveTask(encoder, recipe)
+    averaged = Trainer(task, pictures, recipe.contrastive.optimiser, out / "contrastive-run", recipe.seed).run(resume)
+    return EncoderOnly(config, averaged["encoder"]).to(PartialState().device).requires_grad_(False).eval()
+
+
+def _summary(recipe: Recipe, pictures: Pictures, out: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, "pictures": len(pictures)}
+    for stage in ("dm", "diti", "diffae", "contrastive"):
         summary |= {f"{stage}_{key}": value for key, value in _cost(out / f"{stage}-run" / "log.jsonl").items()}
-    model.config = replace(model.config, training=summary)
-    return model
+    return summary
 
 
 def _cost(log: Path) -> dict[str, Any]:

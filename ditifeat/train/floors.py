@@ -1,0 +1,78 @@
+"""Features that cost no training of ours: what every trained encoder has to better. Codes `(n, d)` of uint8 pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ditifeat.diffusion import DiffusionModel
+from ditifeat.encoders import build_encoder, to_images
+from ditifeat.errors import RecipeError
+from ditifeat.model import DiTi
+from ditifeat.probing import ridge_mean_ap
+from ditifeat.train.diti import encoder_from_dm, whiten_codes
+
+DDAE_TIME_STEPS = (50, 100, 200, 300)
+WHITENED_ON = 4096
+
+
+@torch.no_grad()
+def in_batches(function: Callable[[Tensor], Tensor], array: np.ndarray, batch: int = 250) -> np.ndarray:
+    """`function` of images `(B, 3, S, S)` in [-1, 1], over all pictures."""
+    parts = (to_images(torch.from_numpy(array[i : i + batch].copy())) for i in range(0, len(array), batch))
+    return torch.cat([function(images).float().cpu() for images in parts]).numpy()
+
+
+def pca(array: np.ndarray, first: int, components: int = 512, side: int = 32) -> np.ndarray:
+    """Principal components of `side` x `side` pixels, fitted on the first rows."""
+    from sklearn.decomposition import PCA
+
+    small = [np.asarray(Image.fromarray(row).resize((side, side), Image.Resampling.BOX)).ravel() for row in array]
+    pixels = np.stack(small).astype(np.float32) / 255
+    components = min(components, first, pixels.shape[1])
+    return PCA(components, random_state=0).fit(pixels[:first]).transform(pixels)
+
+
+def untrained(model: DiTi, array: np.ndarray, first: int, white: bool, from_dm: bool = False) -> np.ndarray:
+    """The model's encoder network before training: random or the DM's down path; its codes as they are, or white."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = build_encoder(model.config.encoder, model.config.image.size, model.partition.d).eval()
+    if from_dm:
+        encoder_from_dm(encoder, model.config.encoder, model.dm)
+    if white:
+        whiten_codes(encoder, to_images(torch.from_numpy(array[: min(first, WHITENED_ON)].copy())))
+    return in_batches(encoder, array)
+
+
+def dm_bottleneck(dm: DiffusionModel, array: np.ndarray, first: int, targets: np.ndarray) -> tuple[np.ndarray, int]:
+    """The frozen DM's middle features, mean over space, at the time-step that is best on the last eighth of the first rows.
+
+    As DDAE reads them (Xiang et al., ICCV 2023): of noisy pictures. Returns the codes and the time-step.
+    """
+    part = first * 7 // 8
+    scores = []
+    for t in DDAE_TIME_STEPS:
+        codes = in_batches(_bottleneck(dm, t), array)
+        scores.append((ridge_mean_ap(codes[:first], targets[:first], part), t, codes))
+    _, best, codes = max(scores, key=lambda score: score[0])
+    return codes, best
+
+
+def _bottleneck(dm: DiffusionModel, t: int) -> Callable[[Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def features(images: Tensor) -> Tensor:
+        time_steps = torch.full((len(images),), t)
+        x_0 = dm.codec.encode(images)
+        x_t = dm.schedule.add_noise(x_0, torch.randn(x_0.shape, generator=generator), time_steps)
+        down = dm.features(x_t, time_steps)
+        if dm.unet.mid_block is None:
+            raise RecipeError("the DM has no middle block to read features from")
+        return dm.unet.mid_block(down.bottleneck, down.time_embedding).mean((2, 3))
+
+    return features
