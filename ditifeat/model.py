@@ -27,11 +27,10 @@ Weighting = Literal["published", "v"]
 
 
 class Losses(NamedTuple):
-    """Of a batch: ours and the frozen DM's without any shift, `(B,)` each, and the codes `(B, d)` that were made."""
+    """Of a batch, per image `(B,)`: ours, and the frozen DM's without any shift."""
 
     loss: Tensor
     frozen: Tensor
-    z: Tensor
 
 
 class DiTi(nn.Module):
@@ -132,7 +131,7 @@ class DiTi(nn.Module):
         for stop in {"off": (False,), "on": (True,), "both": (False, True)}[detach]:
             shift = self._shift(features, t, self.cumulative_code(z, t, stop))
             total = total + weight * (error - coefficient * shift).square().mean((1, 2, 3))
-        return Losses(total, weight * error.square().mean((1, 2, 3)), z)
+        return Losses(total, weight * error.square().mean((1, 2, 3)))
 
     def loss(self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off") -> Tensor:
         """`mean w_t || eps - (eps_theta(x_t, t) + c_t G(x_t, z_bar_t, t)) ||^2` (DiTi eq. 6), a scalar.

@@ -23,8 +23,9 @@ Protocol = Literal["sklearn", "paper"]
 Range = tuple[int, int]
 
 # Penalties as priors: that log-odds have this variance before any label is seen, shared by the d standardised
-# dimensions; and that each dimension's share of a real label is 1/RIDGE_PER_DIM of its noise. Chosen on training faces
-# alone: of celeba10k's 1-8000, the last thousand under probes of the others.
+# dimensions; and that each dimension's share of a real label is 1/RIDGE_PER_DIM of its noise. The former is a round number
+# between two of 0.5, 2, 5 and 20, tried on celeba10k's faces 7001-8000 under probes of 1-7000 with an early celeba64-mini;
+# PCA of pixels does best near 0.5 there. `ditifeat benchmark` prints ridge and the paper's probe beside it.
 LOGIT_VARIANCE = 3.0
 RIDGE_PER_DIM = 2.0
 

@@ -1,6 +1,6 @@
 """Reconstruction error of a model on pictures: python examples/reconstruction.py PICTURES --skip 8000 --count 32
 
-MSE on the scale 0..1, with as many DDIM steps of inversion as of sampling: under the picture's own code from the
+MSE and SSIM on the scale 0..1, with as many DDIM steps of inversion as of sampling: under the picture's own code from the
 inferred x_T and from a random one, and by the frozen DM without any code.
 """
 
@@ -13,6 +13,7 @@ import torch
 import ditifeat
 from ditifeat.encoders import to_images
 from ditifeat.images import batches
+from ditifeat.train.card import START
 from ditifeat.train.evaluate import reconstruction
 
 
@@ -29,9 +30,9 @@ def main():
     every = chain.from_iterable(rows for _, rows in batches(arguments.pictures, encoder.config.image, 256))
     rows = np.stack(list(islice(every, arguments.skip, arguments.skip + arguments.count)))
     found = reconstruction(encoder.model, to_images(torch.from_numpy(rows)), arguments.steps)
-    print(f"{len(rows)} pictures, {arguments.steps} + {arguments.steps} steps, MSE on the scale 0..1")
-    for name, value in found.items():
-        print(f"  {name.replace('_', ' ').replace('x T', 'x_T')}: {value:.5f}")
+    print(f"{len(rows)} pictures, {arguments.steps} + {arguments.steps} steps, on the scale 0..1")
+    for name, error in found["mse"].items():
+        print(f"  {START[name]}: MSE {error:.5f}, SSIM {found['ssim'][name]:.3f}")
 
 
 if __name__ == "__main__":

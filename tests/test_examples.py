@@ -41,7 +41,13 @@ def test_readme_example(dataset, tmp_path):
 
 def test_reconstruction(dataset, tmp_path):
     out = run("reconstruction.py", dataset, "--skip", 38, "--steps", 4, cwd=tmp_path)
-    assert "inferred x_T" in out and "2 pictures" in out
+    assert "inferred x_T: MSE" in out and "2 pictures" in out
+
+
+def test_dm_samples(dataset, tiny_folder, tmp_path):
+    out = run("dm_samples.py", dataset, "--skip", 24, "--count", 8, "--steps", 3, "--model", tiny_folder, cwd=tmp_path)
+    assert "held-out pictures" in out and "8 samples" in out
+    assert (tmp_path / "samples.png").stat().st_size > 1000
 
 
 def test_half_precision(tiny_folder, tmp_path):

@@ -25,7 +25,7 @@ from ditifeat.train import train
 from ditifeat.train.baselines import ContrastiveTask, DiffAETask, build_diffae
 from ditifeat.train.config import DiTiRecipe, Optimiser, UNetSpec, load_recipe, recipe_names
 from ditifeat.train.data import Pictures, prepare
-from ditifeat.train.diti import DiTiTask, Whiteness, encoder_from_dm, model_config, set_code_statistics, whiten_codes
+from ditifeat.train.diti import DiTiTask, encoder_from_dm, model_config, set_code_statistics, whiten_codes
 from ditifeat.train.dm import DMTask, build_dm
 from ditifeat.train.loop import Trainer, learning_rate, list_checkpoints
 from tests.conftest import make_picture, method_recipe, random_model, tiny_recipe
@@ -52,7 +52,7 @@ def task(kind, dropout=0.0):
     model = random_model(recipe)
     model.encoder.requires_grad_(True), model.estimator.requires_grad_(True)
     section = DiTiRecipe(Optimiser(32, 32), "on")
-    return DiTiTask(model, replace(section, white=0.1, weighting="v", encoder_lr=0.5) if kind == "white" else section)
+    return DiTiTask(model, replace(section, weighting="v", encoder_lr=0.5) if kind == "switches" else section)
 
 
 OPTIMISER = Optimiser(20 * 4, batch=4, lr=1e-3, decay="cosine", warmup=3, weight_decay=0.01, ema=0.9)
@@ -60,7 +60,7 @@ OPTIMISER = Optimiser(20 * 4, batch=4, lr=1e-3, decay="cosine", warmup=3, weight
 
 @pytest.mark.parametrize(
     "kind,dropout",
-    [("dm", 0.0), ("dm", 0.5), ("diti", 0.0), ("white", 0.0), ("diffae", 0.0), ("simclr", 0.0), ("simsiam", 0.0)],
+    [("dm", 0.0), ("dm", 0.5), ("diti", 0.0), ("switches", 0.0), ("diffae", 0.0), ("simclr", 0.0), ("simsiam", 0.0)],
 )
 def test_ten_and_ten_steps_are_twenty(tmp_path, kind, dropout):
     whole = task(kind, dropout).train()
@@ -374,26 +374,6 @@ def test_the_encoder_begins_as_the_dm_s_down_path():
     other = EncoderSpec((32, 64), style="residual", unshuffle=2)
     with pytest.raises(RecipeError, match="down path"):
         encoder_from_dm(build_encoder(other, 32, 32), other, dm)
-
-
-def test_whiteness_pulls_the_covariance_towards_the_identity():
-    """Its gradient on codes is that of |C - I|^2 / 2d, and descending it whitens a skewed linear code."""
-    penalty = Whiteness(3, momentum=0.0)
-    z = (
-        torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([2.0, 1, 0.3])
-    ).requires_grad_()
-    penalty(z).mean().backward()
-    ours, z.grad = z.grad.clone(), None
-    ((torch.cov(z.T, correction=0) - torch.eye(3)).square().sum() / 6).backward()
-    assert torch.allclose(ours, z.grad, atol=1e-6)
-
-    penalty, mixing = Whiteness(3, momentum=0.5), torch.diag(torch.tensor([2.0, 1, 0.3])).requires_grad_()
-    optimiser = torch.optim.SGD([mixing], 0.3)
-    for i in range(300):
-        optimiser.zero_grad()
-        penalty(torch.randn(256, 3, generator=torch.Generator().manual_seed(i)) @ mixing).mean().backward()
-        optimiser.step()
-    assert torch.allclose(mixing.detach().T @ mixing.detach(), torch.eye(3), atol=0.15)
 
 
 @pytest.mark.parametrize("method", ["pdae", "diffae", "simclr", "simsiam"])

@@ -109,8 +109,8 @@ class DiTiRecipe:
         warm_start: the estimator begins as the frozen DM's middle and up path with a zero output layer, not at random.
         encoder_from_dm: the encoder (of style "residual", with the DM's own channels, layers and unshuffling) begins as the
             frozen DM's down path at time-step 50, not at random.
-        whiten: the encoder's last layer begins so that the codes of the training pictures are white, not at random.
-        white: weight of a penalty that keeps them so: the squared distance of their covariance from the identity, over d.
+        whiten: the encoder's last layer begins so that the codes of the training pictures are white, the coarsest last, and not
+            at random; the estimator's first layer begins with their natural sizes.
         encoder_lr: the encoder's learning rate as a share of the optimiser's.
         output: what the estimator's network gives, G itself or a correction of the DM's v (`ModelConfig`).
         weighting: of the time-steps' losses, `DiTi.losses`.
@@ -121,14 +121,13 @@ class DiTiRecipe:
     warm_start: bool = False
     encoder_from_dm: bool = False
     whiten: bool = False
-    white: float = 0.0
     encoder_lr: float = 1.0
     output: EstimatorOutput = "gradient"
     weighting: Literal["published", "v"] = "published"
 
     def __post_init__(self) -> None:
-        if not (0 <= self.white < 1e6 and 0 < self.encoder_lr <= 100):
-            raise RecipeError("diti: white must be at least 0, encoder_lr above 0")
+        if not 0 < self.encoder_lr <= 100:
+            raise RecipeError(f"diti: encoder_lr = {self.encoder_lr} is not within 0..100")
 
 
 @dataclass(frozen=True)

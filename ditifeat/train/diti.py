@@ -54,32 +54,6 @@ def build_diti(recipe: Recipe, dm: DiffusionModel, reference: DMReference) -> Di
 AnyModel = DiTi | DiffAE | EncoderOnly
 
 
-class Whiteness(nn.Module):
-    """A penalty on codes `(B, d)`: `z^T (C - I) z / d` with their running covariance C, per image.
-
-    Its gradient is that of `|C - I|^2 / 2d`: it takes variance from directions with much and gives it to those with
-    little. C runs over some hundred batches, since a batch is smaller than d.
-    """
-
-    mean: Tensor
-    covariance: Tensor
-
-    def __init__(self, d: int, momentum: float = 0.99):
-        super().__init__()
-        self.momentum = momentum
-        self.register_buffer("mean", torch.zeros(d))
-        self.register_buffer("covariance", torch.eye(d))
-
-    def forward(self, z: Tensor) -> Tensor:
-        with torch.no_grad():
-            self.mean.lerp_(z.mean(0), 1 - self.momentum)
-            centred = z - self.mean
-            self.covariance.lerp_(centred.T @ centred / len(z), 1 - self.momentum)
-            excess = self.covariance - torch.eye(z.shape[1], device=z.device)
-        centred = z - self.mean
-        return ((centred @ excess) * centred).mean(1)
-
-
 class DiTiTask(Task):
     """The loss of `DiTi.losses`; the frozen DM's own error is logged beside it."""
 
@@ -88,17 +62,12 @@ class DiTiTask(Task):
         self.model = model
         self.recipe = recipe
         self.trained = nn.ModuleDict({"encoder": model.encoder, "estimator": model.estimator})
-        if recipe.white:
-            self.trained["whiteness"] = Whiteness(model.partition.d)
         self.num_time_steps = model.partition.num_time_steps
         self.noise_shape = model.noise_shape
 
     def forward(self, images: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        loss, frozen, z = self.model.losses(images, t, noise, self.recipe.detach, self.recipe.weighting)
-        if not self.recipe.white:
-            return {"loss": loss, "frozen": frozen}
-        white = self.recipe.white * self.trained["whiteness"](z)
-        return {"loss": loss + white, "frozen": frozen, "white": white}
+        loss, frozen = self.model.losses(images, t, noise, self.recipe.detach, self.recipe.weighting)
+        return {"loss": loss, "frozen": frozen}
 
     def learning_rates(self) -> dict[str, float]:
         return {"encoder": self.recipe.encoder_lr}
@@ -164,12 +133,15 @@ def _copy_block(ours: ResidualBlock, theirs: ResnetBlock2D, embedding: Tensor) -
 
 
 @torch.no_grad()
-def whiten_codes(encoder: nn.Sequential, images: Tensor) -> None:
+def whiten_codes(encoder: nn.Sequential, images: Tensor) -> Tensor:
     """Sets the encoder's last layer so that codes of `images` `(N, 3, S, S)` begin white: uncorrelated, mean 0, std 1.
 
     They are the principal components of the layer's input, scaled to equal variance, the largest last: what varies most
     is coarse, and belongs to late time-steps. A random layer's codes vary along few directions, and training them narrows
     these further before it widens them.
+
+    Returns:
+        `(d,)`: how much each code varied before it was scaled, root mean square 1.
     """
     last = encoder[-1]
     inputs = torch.cat([encoder[:-1](part) for part in images.split(256)]).double()
@@ -183,6 +155,8 @@ def whiten_codes(encoder: nn.Sequential, images: Tensor) -> None:
         raise ModelError(f"{len(weight)} inputs of the encoder's last layer cannot be whitened to more codes")
     last.weight.copy_(weight)  # type: ignore[operator]
     last.bias.copy_(-weight @ mean)  # type: ignore[operator]
+    scale = variances[kept].clamp(min=0).sqrt()
+    return (scale / scale.square().mean().sqrt()).float()
 
 
 @torch.no_grad()

@@ -136,7 +136,9 @@ def _diti(recipe: Recipe, pictures: Pictures, out: Path, resume: bool) -> DiTi:
     if recipe.diti.encoder_from_dm:
         encoder_from_dm(encoder, recipe.encoder_spec, diffusion)
     if recipe.diti.whiten:
-        whiten_codes(encoder, pictures.first(4096))
+        sizes = whiten_codes(encoder, pictures.first(4096))
+        # To a random first layer all white codes are alike; what varies most in pictures should be heard first.
+        model.estimator.code_embedding.weight.data *= sizes
     task = DiTiTask(model, recipe.diti)
     averaged = Trainer(task, pictures, recipe.diti.optimiser, out / "diti-run", recipe.seed).run(resume)
     return task.averaged(averaged).requires_grad_(False).eval()
