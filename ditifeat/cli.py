@@ -30,6 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_probe(commands)
     _add_edit(commands)
     _add_train(commands)
+    _add_show(commands)
+    _add_search(commands)
 
     convert = commands.add_parser("convert", help="import a checkpoint of the official DiTi or PDAE code")
     convert.add_argument("--checkpoint", required=True, help="the run's folder (config.yml, checkpoints/latest.pt)")
@@ -122,6 +124,27 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     benchmark.set_defaults(run=_benchmark)
 
 
+def _add_show(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    show = commands.add_parser("show", help="what a picture loses at which time-step, and what its code gives back")
+    show.add_argument("image", help="the picture")
+    show.add_argument("--out", required=True, type=Path, help="the picture to write")
+    show.add_argument("--time-steps", nargs="+", type=int, help="a ladder of them; eight from 50 to 900 by default")
+    _add_model(show)
+    show.set_defaults(run=_show)
+
+
+def _add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    search = commands.add_parser("search", help="pictures like a picture, by all of the code or by a part")
+    search.add_argument("query", help="the picture")
+    search.add_argument("features", type=Path, help="what encode wrote, by the same model")
+    search.add_argument("--time-steps", nargs=2, type=int, metavar=("LO", "HI"), help="compare this part alone")
+    search.add_argument("--count", type=int, default=5)
+    search.add_argument("--plot", type=Path, help="write the pictures found, side by side")
+    search.add_argument("--folder", type=Path, default=Path(), help="where the features' pictures are, for --plot")
+    _add_model(search)
+    search.set_defaults(run=_search)
+
+
 def _encode(arguments: argparse.Namespace) -> None:
     import ditifeat
     from ditifeat.images import OnError
@@ -195,6 +218,43 @@ def _train(arguments: argparse.Namespace) -> None:
         images=arguments.images,
     )
     print(f"{folder}: the model; ditifeat info {folder}")
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    import ditifeat
+    from ditifeat.images import check_suffix, save_picture
+    from ditifeat.ladder import LADDER
+    from ditifeat.quickstart import sheet
+
+    check_suffix(arguments.out)
+    encoder = ditifeat.load_encoder(arguments.model, device=arguments.device)
+    rows = encoder.lost_at(arguments.image, arguments.time_steps, crop=arguments.crop)
+    steps = ", ".join(map(str, arguments.time_steps or LADDER))
+    save_picture(sheet({f"{title}: t = {steps}": row for title, row in rows.items()}), arguments.out)
+    print(f"{arguments.out}: {', '.join(rows)}")
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    import numpy as np
+
+    import ditifeat
+    from ditifeat.images import batches, check_suffix, grid, save_picture
+
+    if arguments.plot is not None:
+        check_suffix(arguments.plot)
+    features = ditifeat.Features.load(arguments.features)
+    encoder = ditifeat.load_encoder(arguments.model, device=arguments.device)
+    if features.model != encoder.config.name:
+        raise InputError(f"{arguments.features}: was made by {features.model}, not by {encoder.config.name}")
+    query = ditifeat.encode(encoder, arguments.query, crop=arguments.crop)
+    part = tuple(arguments.time_steps) if arguments.time_steps else None
+    found = features.nearest(query, time_steps=part, count=arguments.count)
+    for name, distance in found:
+        print(f"{distance:8.4f}  {name}")
+    if arguments.plot is not None:
+        paths = [Path(arguments.query), *(arguments.folder / name for name, _ in found)]
+        rows = [row for _, row in batches(paths, encoder.config.image, len(paths), arguments.crop)]
+        save_picture(grid(np.concatenate(rows), columns=len(paths)), arguments.plot)
 
 
 def _benchmark(arguments: argparse.Namespace) -> None:

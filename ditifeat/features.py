@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +61,12 @@ class Encoder:
     def __call__(self, images: Tensor) -> Tensor:
         """Codes `(B, d)` of images `(B, 3, S, S)` in [-1, 1] that are preprocessed already."""
         return self.network(images.to(self.device))
+
+    def lost_at(self, image: Any, time_steps: Sequence[int] | None = None, **options: Any) -> dict[str, np.ndarray]:
+        """What the frozen DM has lost of a picture at each time-step, and what the code gives back: `ditifeat.ladder`."""
+        from ditifeat.ladder import LADDER, lost_at
+
+        return lost_at(self, image, LADDER if time_steps is None else time_steps, **options)
 
     def __repr__(self) -> str:
         p = self.partition
@@ -125,6 +131,37 @@ class Features:
     def subsets(self, lo: int, hi: int) -> np.ndarray:
         """The columns of subsets `lo..hi-1`: `(n, m)`, a view."""
         return self.array[..., self.partition.dims(lo, hi)]
+
+    def nearest(
+        self, query: Any, *, time_steps: tuple[int, int] | None = None, count: int = 5
+    ) -> list[tuple[str, float]]:
+        """The rows nearest to a code, by all of it or by the part that belongs to a range of time-steps.
+
+        Args:
+            query: one picture's code, `Features` or array `(d,)`.
+            time_steps: `(lo, hi)`, edges of subsets; all by default. Late ones compare what is coarse, early ones what is
+                fine.
+            count: how many neighbours.
+
+        Returns:
+            Names and distances, nearest first: Euclidean, on columns standardised by these features, over the root of
+            their number.
+
+        Raises:
+            InputError: for a query, time-steps or a count that do not fit.
+        """
+        from sklearn.neighbors import NearestNeighbors
+
+        code = np.asarray(query, dtype=np.float32)
+        if code.shape != (self.partition.d,):
+            raise InputError(f"the query has shape {code.shape}; it must be one code of {self.partition.d} numbers")
+        if self.array.ndim != 2 or not 1 <= count <= len(self.array):
+            raise InputError(f"count = {count} is not within 1..{len(np.atleast_2d(self.array))} rows")
+        columns = slice(None) if time_steps is None else self.partition.time_steps(*time_steps)
+        rows, code = self.array[:, columns], code[columns]
+        std = np.where(rows.std(0) > 1e-8, rows.std(0), 1.0) * rows.shape[1] ** 0.5
+        distances, indices = NearestNeighbors(n_neighbors=count).fit(rows / std).kneighbors(code[None] / std)
+        return [(self.names[i], float(distance)) for i, distance in zip(indices[0], distances[0], strict=True)]
 
     def to_pandas(self) -> pandas.DataFrame:
         """A DataFrame, one row a picture, with columns `s07_d034`: subset 7, dimension 34."""
