@@ -50,6 +50,12 @@ def test_dm_samples(dataset, tiny_folder, tmp_path):
     assert (tmp_path / "samples.png").stat().st_size > 1000
 
 
+def test_gallery(dataset, tmp_path):
+    options = ["--train-first", 30, "--attributes", "Odd", "--steps", 2]
+    out = run("gallery.py", dataset, dataset / "list_attr.txt", *options, cwd=tmp_path)
+    assert "Odd" in out and (tmp_path / "gallery.png").stat().st_size > 5000
+
+
 def test_half_precision(tiny_folder, tmp_path):
     assert "MB" in run("half_precision.py", tiny_folder, tmp_path / "half", cwd=tmp_path)
     sizes = [(folder / "estimator.safetensors").stat().st_size for folder in (tiny_folder, tmp_path / "half")]
