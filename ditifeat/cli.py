@@ -121,6 +121,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     benchmark.add_argument("--labels", required=True, help="of the pictures, as probe takes them")
     benchmark.add_argument("--out", required=True, type=Path, help="folder for benchmark.md, .json and .png")
     benchmark.add_argument("--train-first", type=int, required=True, help="train the probes on the first so many")
+    benchmark.add_argument("--steps", type=int, default=100, help="of inversion, and again of sampling")
     benchmark.set_defaults(run=_benchmark)
 
 
@@ -260,7 +261,9 @@ def _search(arguments: argparse.Namespace) -> None:
 def _benchmark(arguments: argparse.Namespace) -> None:
     from ditifeat.train.benchmark import benchmark, table
 
-    result = benchmark(arguments.runs, arguments.data, arguments.labels, arguments.out, arguments.train_first)
+    result = benchmark(
+        arguments.runs, arguments.data, arguments.labels, arguments.out, arguments.train_first, arguments.steps
+    )
     print(table(result), end="")
 
 
