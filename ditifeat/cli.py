@@ -83,6 +83,7 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     split.add_argument("--train-first", type=int, help="train on the first so many rows and test on the others")
     probe.add_argument("--seed", type=int, default=0)
     probe.add_argument("--protocol", choices=("sklearn", "paper"), default="sklearn")
+    probe.add_argument("--dims", type=int, help="dimensions an attribute may use, for sparse edits; all by default")
     probe.add_argument("--out", type=Path, help="write the report (.safetensors), for edit")
     probe.add_argument("--plot", type=Path, help="write attributes x time-steps (.png, .pdf, .svg)")
     probe.set_defaults(run=_probe)
@@ -169,7 +170,14 @@ def _probe(arguments: argparse.Namespace) -> None:
 
     features = ditifeat.Features.load(arguments.features)
     train = arguments.train_share if arguments.train_first is None else range(arguments.train_first)
-    report = ditifeat.probe(features, arguments.labels, train=train, seed=arguments.seed, protocol=arguments.protocol)
+    report = ditifeat.probe(
+        features,
+        arguments.labels,
+        train=train,
+        seed=arguments.seed,
+        protocol=arguments.protocol,
+        dims=arguments.dims,
+    )
     print(report)
     if arguments.out is not None:
         report.save(arguments.out)

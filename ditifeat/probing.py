@@ -15,6 +15,7 @@ from ditifeat.artefact import read_tensors, write_tensors
 from ditifeat.errors import InputError, ModelError
 from ditifeat.features import Features
 from ditifeat.labels import read_labels
+from ditifeat.sparse import lasso_dimensions, promask
 
 if TYPE_CHECKING:
     import pandas
@@ -192,6 +193,7 @@ def probe(
     train: float | Sequence[int] | np.ndarray = 0.8,
     seed: int = 0,
     protocol: Protocol = "sklearn",
+    dims: int | None = None,
 ) -> ProbeReport:
     """Fits a linear probe per attribute on the training rows, and scores it on all others.
 
@@ -206,6 +208,8 @@ def probe(
         seed: of the split, and of the protocol "paper".
         protocol: "sklearn", or "paper": Adam 1e-3 for 15 epochs on a linear layer, keeping the epoch that is best on a
             tenth of the training rows (DiTi, section 5.1, but validated on training rows).
+        dims: how many dimensions an attribute may use, for sparse edits (16 in the paper); all by default. "sklearn" refits
+            on those that a lasso weighs most, "paper" learns them by ProMask, for labels with two values.
 
     Raises:
         InputError: for labels, rows or arguments that do not fit.
@@ -213,6 +217,8 @@ def probe(
     if protocol not in ("sklearn", "paper"):
         raise InputError(f"protocol = {protocol!r} is not one of sklearn, paper")
     codes = np.asarray(features, dtype=np.float32)
+    if dims is not None and not (codes.ndim == 2 and 1 <= dims <= codes.shape[1]):
+        raise InputError(f"dims = {dims} is not within 1..{codes.shape[-1] if codes.ndim else 0}")
     if codes.ndim != 2 or len(codes) < 4:
         raise InputError(f"features of shape {codes.shape}: probing needs (n, d) with at least 4 rows")
     if not np.isfinite(codes).all():
@@ -230,9 +236,12 @@ def probe(
     columns = [partition.time_steps(lo, hi) for lo, hi in ranges] if partition is not None else []
     alone = _range_scores(standard, ys, kinds, rows, columns)
     cumulative = _range_scores(standard, ys, kinds, rows, [slice(0, c.stop) for c in columns])
-    fitted = (
-        _fit_paper(standard, ys, kinds, rows, seed) if protocol == "paper" else _fit_sklearn(standard, ys, kinds, rows)
-    )
+    if protocol == "sklearn":
+        fitted = _fit_sklearn(standard, ys, kinds, rows, dims)
+    elif dims is None:
+        fitted = _fit_paper(standard, ys, kinds, rows, seed)
+    else:
+        fitted = _fit_promask(standard, ys, kinds, rows, seed, dims)
     probes = {
         name: AttributeProbe(
             name, kinds[name], weights, bias, mean, std,  # type: ignore[arg-type]
@@ -246,6 +255,8 @@ def probe(
         "train rows": int(rows.sum()),
         "test rows": int((~rows).sum()),
     }
+    if dims is not None:
+        about["dims"] = dims
     if isinstance(features, Features):
         about = {"model": features.model} | about
     return ProbeReport(probes, ranges, about)
@@ -286,7 +297,7 @@ def _scores(predicted: np.ndarray, truth: np.ndarray, kind: str) -> dict[str, fl
 
 
 def _fit_sklearn(
-    x: np.ndarray, ys: dict[str, np.ndarray], kinds: dict[str, str], rows: np.ndarray
+    x: np.ndarray, ys: dict[str, np.ndarray], kinds: dict[str, str], rows: np.ndarray, dims: int | None
 ) -> dict[str, tuple[np.ndarray, float]]:
     from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -298,15 +309,28 @@ def _fit_sklearn(
             )
             fitted[name] = np.zeros(x.shape[1], np.float32), 0.0
             continue
-        d = x.shape[1]
+        columns = np.arange(x.shape[1]) if dims is None else lasso_dimensions(x[rows], y[rows], dims)
+        d = len(columns)
         model = (
             LogisticRegression(C=LOGIT_VARIANCE / d, max_iter=1000)
             if kinds[name] == "binary"
             else Ridge(RIDGE_PER_DIM * d)
         )
-        model.fit(x[rows], y[rows])
-        fitted[name] = np.ravel(model.coef_).astype(np.float32), float(np.ravel(model.intercept_)[0])
+        model.fit(x[rows][:, columns], y[rows])
+        weights = np.zeros(x.shape[1], np.float32)
+        weights[columns] = np.ravel(model.coef_)
+        fitted[name] = weights, float(np.ravel(model.intercept_)[0])
     return fitted
+
+
+def _fit_promask(
+    x: np.ndarray, ys: dict[str, np.ndarray], kinds: dict[str, str], rows: np.ndarray, seed: int, dims: int
+) -> dict[str, tuple[np.ndarray, float]]:
+    real = [name for name in ys if kinds[name] == "real"]
+    if real:
+        raise InputError(f"ProMask is for labels with two values, {real[0]} has more; use the protocol sklearn")
+    weights, biases = promask(x[rows], np.stack([y[rows] for y in ys.values()], axis=1), dims, seed)
+    return {name: (weights[i], float(biases[i])) for i, name in enumerate(ys)}
 
 
 def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, first: int) -> float:
