@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,21 +13,14 @@ import numpy as np
 from ditifeat.artefact import read_tensors, write_tensors
 from ditifeat.errors import InputError, ModelError
 from ditifeat.features import Features
+from ditifeat.fitting import RIDGE_PER_DIM, fit_paper, fit_promask, fit_sklearn
 from ditifeat.labels import read_labels
-from ditifeat.sparse import lasso_dimensions, promask
 
 if TYPE_CHECKING:
     import pandas
 
 Protocol = Literal["sklearn", "paper"]
 Range = tuple[int, int]
-
-# Penalties as priors: that log-odds have this variance before any label is seen, shared by the d standardised
-# dimensions; and that each dimension's share of a real label is 1/RIDGE_PER_DIM of its noise. The former is a round number
-# between two of 0.5, 2, 5 and 20, tried on celeba10k's faces 7001-8000 under probes of 1-7000 with an early celeba64-mini;
-# PCA of pixels does best near 0.5 there. `ditifeat benchmark` prints ridge and the paper's probe beside it.
-LOGIT_VARIANCE = 3.0
-RIDGE_PER_DIM = 2.0
 
 
 @dataclass(frozen=True)
@@ -237,11 +229,11 @@ def probe(
     alone = _range_scores(standard, ys, kinds, rows, columns)
     cumulative = _range_scores(standard, ys, kinds, rows, [slice(0, c.stop) for c in columns])
     if protocol == "sklearn":
-        fitted = _fit_sklearn(standard, ys, kinds, rows, dims)
+        fitted = fit_sklearn(standard, ys, kinds, rows, dims)
     elif dims is None:
-        fitted = _fit_paper(standard, ys, kinds, rows, seed)
+        fitted = fit_paper(standard, ys, kinds, rows, seed)
     else:
-        fitted = _fit_promask(standard, ys, kinds, rows, seed, dims)
+        fitted = fit_promask(standard, ys, kinds, rows, seed, dims)
     probes = {
         name: AttributeProbe(
             name, kinds[name], weights, bias, mean, std,  # type: ignore[arg-type]
@@ -296,43 +288,6 @@ def _scores(predicted: np.ndarray, truth: np.ndarray, kind: str) -> dict[str, fl
     return {"ap": float(ap), "auroc": float(auroc), "prevalence": float(truth.mean())}
 
 
-def _fit_sklearn(
-    x: np.ndarray, ys: dict[str, np.ndarray], kinds: dict[str, str], rows: np.ndarray, dims: int | None
-) -> dict[str, tuple[np.ndarray, float]]:
-    from sklearn.linear_model import LogisticRegression, Ridge
-
-    fitted = {}
-    for name, y in ys.items():
-        if kinds[name] == "binary" and len(np.unique(y[rows])) < 2:
-            warnings.warn(
-                f"attribute {name}: the training rows have one value alone; it cannot be probed", stacklevel=3
-            )
-            fitted[name] = np.zeros(x.shape[1], np.float32), 0.0
-            continue
-        columns = np.arange(x.shape[1]) if dims is None else lasso_dimensions(x[rows], y[rows], dims)
-        d = len(columns)
-        model = (
-            LogisticRegression(C=LOGIT_VARIANCE / d, max_iter=1000)
-            if kinds[name] == "binary"
-            else Ridge(RIDGE_PER_DIM * d)
-        )
-        model.fit(x[rows][:, columns], y[rows])
-        weights = np.zeros(x.shape[1], np.float32)
-        weights[columns] = np.ravel(model.coef_)
-        fitted[name] = weights, float(np.ravel(model.intercept_)[0])
-    return fitted
-
-
-def _fit_promask(
-    x: np.ndarray, ys: dict[str, np.ndarray], kinds: dict[str, str], rows: np.ndarray, seed: int, dims: int
-) -> dict[str, tuple[np.ndarray, float]]:
-    real = [name for name in ys if kinds[name] == "real"]
-    if real:
-        raise InputError(f"ProMask is for labels with two values, {real[0]} has more; use the protocol sklearn")
-    weights, biases = promask(x[rows], np.stack([y[rows] for y in ys.values()], axis=1), dims, seed)
-    return {name: (weights[i], float(biases[i])) for i, name in enumerate(ys)}
-
-
 def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, first: int) -> float:
     """Mean AP of one ridge regression for all attributes, trained on the first rows and scored on the others.
 
@@ -370,42 +325,3 @@ def _range_scores(
             scores = _scores(predicted[:, i], y[~rows], kinds[name])
             found[name].append(scores["ap" if kinds[name] == "binary" else "r"])
     return {name: tuple(scores) for name, scores in found.items()}
-
-
-def _fit_paper(
-    x: np.ndarray, ys: dict[str, np.ndarray], kinds: dict[str, str], rows: np.ndarray, seed: int
-) -> dict[str, tuple[np.ndarray, float]]:
-    """One linear layer for all attributes: Adam 1e-3, batch 128, 15 epochs, the best by a tenth of the training rows."""
-    import torch
-    from torch.nn import functional
-
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.from_numpy(np.flatnonzero(rows))[torch.randperm(int(rows.sum()), generator=generator)]
-    held = max(1, len(shuffled) // 10)
-    validation, training = shuffled[:held], shuffled[held:]
-    inputs = torch.from_numpy(x).float()
-    targets = torch.from_numpy(np.stack(list(ys.values()), axis=1)).float()
-    binary = torch.tensor([kinds[name] == "binary" for name in ys])
-    weights = torch.zeros(len(ys), x.shape[1], requires_grad=True)
-    biases = torch.zeros(len(ys), requires_grad=True)
-    adam = torch.optim.Adam([weights, biases], lr=1e-3)
-
-    def losses(indices: torch.Tensor) -> torch.Tensor:
-        """Per attribute: cross-entropy of binary ones, squared error of real ones."""
-        output = inputs[indices] @ weights.T + biases
-        entropy = functional.binary_cross_entropy_with_logits(output, targets[indices].clamp(0, 1), reduction="none")
-        return torch.where(binary, entropy, (output - targets[indices]).square()).mean(0)
-
-    best = torch.full((len(ys),), float("inf"))
-    kept_weights, kept_biases = weights.detach().clone(), biases.detach().clone()
-    for _ in range(15):
-        for indices in training[torch.randperm(len(training), generator=generator)].split(128):
-            adam.zero_grad()
-            losses(indices).sum().backward()
-            adam.step()
-        with torch.no_grad():
-            now = losses(validation)
-            better = now < best
-            best = torch.where(better, now, best)
-            kept_weights[better], kept_biases[better] = weights[better], biases[better]
-    return {name: (kept_weights[i].numpy(), float(kept_biases[i])) for i, name in enumerate(ys)}

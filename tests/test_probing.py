@@ -49,7 +49,7 @@ def test_scores_are_those_of_scikit_learn():
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import average_precision_score
 
-    from ditifeat.probing import LOGIT_VARIANCE
+    from ditifeat.fitting import LOGIT_VARIANCE
 
     features, labels = made_up()
     report = ditifeat.probe(features, labels, train=np.arange(400))
