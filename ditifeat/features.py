@@ -32,6 +32,7 @@ class Encoder:
 
     Attributes:
         config: name, preprocessing, partition and where the frozen DM is.
+        folder: the model's.
         partition: time-step -> subset -> dimensions.
         mean, std: of the training pictures' codes, `(d,)` float32.
         device: where it runs.
@@ -39,6 +40,7 @@ class Encoder:
 
     def __init__(self, config: ModelConfig, folder: Path, device: str, load_model: Callable[[], DiTi | DiffAE]):
         self.config = config
+        self.folder = folder
         self.partition = config.partition
         try:
             self.device = torch.device(device)

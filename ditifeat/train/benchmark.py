@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +77,14 @@ def benchmark(
     if not 16 <= first < len(names) - 1:
         raise InputError(f"first = {first} must leave pictures to train and to test on, of {len(names)}")
     targets = read_labels(labels, names)
-    rows = [_trained(encoder, array, targets, first, steps) for encoder in encoders]
-    rows += _floors(encoders, array, targets, first)
+    about = (names, first, {name: y.tolist() for name, y in targets.items()})
+    rows: list[dict[str, Any]] = []
+    for encoder in encoders:
+        files = [path.read_bytes() for path in sorted(encoder.folder.rglob("*.safetensors"))]
+        key = (about, steps, asdict(encoder.config), [hashlib.sha256(file).hexdigest() for file in files])
+        rows += _once(out / "rows", key, partial(_trained, encoder, array, targets, first, steps))
+    frozen = next((encoder for encoder in encoders if encoder.config.method == "diti"), encoders[0])
+    rows += _once(out / "rows", (about, asdict(frozen.config)), partial(_floors, frozen, array, targets, first))
     result = {
         "about": {"train rows": first, "test rows": len(names) - first, "steps": steps, "probe seeds": list(SEEDS)},
         "systems": _grouped(rows),
@@ -84,6 +93,15 @@ def benchmark(
     write_text(out / "benchmark.md", f"{_heading(result)}\n{table(result)}\n{attribute_table(result)}")
     plot_benchmark(result, out / "benchmark.png")
     return result
+
+
+def _once(folder: Path, key: Any, score: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What `score` returns; remembered, so that one run more does not cost the scores of all."""
+    path = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
+    if not path.exists():
+        write_text(path, json.dumps(score()) + "\n")
+    found: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+    return found
 
 
 def table(result: dict[str, Any]) -> str:
@@ -109,8 +127,8 @@ def attribute_table(result: dict[str, Any]) -> str:
 def _heading(result: dict[str, Any]) -> str:
     about = result["about"]
     return (
-        f"Probes trained on {about['train rows']} pictures, scored on the next {about['test rows']}, which no system was "
-        f"trained on.\nMSE and SSIM: {RECONSTRUCTED} of these, {about['steps']} + {about['steps']} DDIM steps, from the "
+        f"Probes trained on {about['train rows']} pictures, scored on the next {about['test rows']}.\n"
+        f"MSE and SSIM: {RECONSTRUCTED} of these, {about['steps']} + {about['steps']} DDIM steps, from the "
         "inferred and from a random x_T.\nAP of the paper's probe: mean of 3 seeds. Images and seconds: the method's own, "
         "not those of a frozen DM. ±: standard deviation over runs.\n"
     )
@@ -145,7 +163,7 @@ def _pictures(data: str | Path, encoders: list[Encoder]) -> tuple[list[str], np.
 
 def _trained(
     encoder: Encoder, array: np.ndarray, targets: dict[str, np.ndarray], first: int, steps: int
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     config = encoder.config
     row = {"system": config.name, **_scored(floors.in_batches(encoder, array), targets, first)}
     stage = {key.rsplit("_", 1)[1]: value for key, value in config.training.items() if key.startswith(config.method)}
@@ -159,7 +177,7 @@ def _trained(
         row["values"]["mse_random"] = found["mse"]["random_x_T"]
         networks += [model.estimator, model.dm] if isinstance(model, DiTi) else [model.unet]
     row["values"]["parameters"] = sum(p.numel() for network in networks for p in network.parameters())
-    return row
+    return [row]
 
 
 def _scored(codes: np.ndarray, targets: dict[str, np.ndarray], first: int) -> dict[str, Any]:
@@ -198,12 +216,11 @@ def _importance(codes: np.ndarray, binary: np.ndarray) -> np.ndarray:
     return np.abs(np.atleast_2d(fitted.coef_)).T
 
 
-def _floors(
-    encoders: list[Encoder], array: np.ndarray, targets: dict[str, np.ndarray], first: int
-) -> list[dict[str, Any]]:
+def _floors(encoder: Encoder, array: np.ndarray, targets: dict[str, np.ndarray], first: int) -> list[dict[str, Any]]:
+    """Floors under a DiTi or PDAE run; under any other, that of the pixels alone."""
     binary = np.stack([(y == y.max()) for y in targets.values()], axis=1).astype(np.float64)
-    codes = {"floor: PCA of 32 x 32 pixels": floors.pca(array, first, encoders[0].config.latent_dim)}
-    model = next((e.model for e in encoders if e.config.method == "diti"), None)
+    codes = {"floor: PCA of 32 x 32 pixels": floors.pca(array, first, encoder.config.latent_dim)}
+    model = encoder.model if encoder.config.method == "diti" else None
     if isinstance(model, DiTi):
         codes["floor: random encoder"] = floors.untrained(model, array, first, white=False)
         codes["floor: random encoder, white codes"] = floors.untrained(model, array, first, white=True)

@@ -16,7 +16,7 @@ from ditifeat.model import DiTi
 from ditifeat.probing import ridge_mean_ap
 from ditifeat.train.diti import encoder_from_dm, whiten_codes
 
-DDAE_TIME_STEPS = (50, 100, 200, 300)
+DDAE_TIME_STEPS = (50, 150, 300)
 WHITENED_ON = 4096
 
 
