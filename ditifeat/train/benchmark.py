@@ -30,7 +30,7 @@ from ditifeat.train import floors
 from ditifeat.train.evaluate import reconstruction
 
 SEEDS = (0, 1, 2)
-LASSO_PENALTY = 0.01  # on standardised codes and attributes: keeps some ten dimensions an attribute
+LASSO_PENALTY = 0.01  # on standardised codes and attributes
 RECONSTRUCTED = 16
 COLUMNS = {
     "ap": "AP, logistic",
@@ -80,11 +80,11 @@ def benchmark(
     about = (names, first, {name: y.tolist() for name, y in targets.items()})
     rows: list[dict[str, Any]] = []
     for encoder in encoders:
-        files = [path.read_bytes() for path in sorted(encoder.folder.rglob("*.safetensors"))]
-        key = (about, steps, asdict(encoder.config), [hashlib.sha256(file).hexdigest() for file in files])
-        rows += _once(out / "rows", key, partial(_trained, encoder, array, targets, first, steps))
+        rows += _once(
+            out / "rows", (about, steps, _identity(encoder)), partial(_trained, encoder, array, targets, first, steps)
+        )
     frozen = next((encoder for encoder in encoders if encoder.config.method == "diti"), encoders[0])
-    rows += _once(out / "rows", (about, asdict(frozen.config)), partial(_floors, frozen, array, targets, first))
+    rows += _once(out / "rows", (about, _identity(frozen)), partial(_floors, frozen, array, targets, first))
     result = {
         "about": {"train rows": first, "test rows": len(names) - first, "steps": steps, "probe seeds": list(SEEDS)},
         "systems": _grouped(rows),
@@ -93,6 +93,12 @@ def benchmark(
     write_text(out / "benchmark.md", f"{_heading(result)}\n{table(result)}\n{attribute_table(result)}")
     plot_benchmark(result, out / "benchmark.png")
     return result
+
+
+def _identity(encoder: Encoder) -> Any:
+    """What decides a run's scores: its configuration and its weights."""
+    files = sorted(encoder.folder.rglob("*.safetensors"))
+    return asdict(encoder.config), [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
 
 
 def _once(folder: Path, key: Any, score: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:

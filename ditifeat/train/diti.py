@@ -96,7 +96,7 @@ class DiTiTask(Task):
 def encoder_from_dm(encoder: nn.Sequential, spec: EncoderSpec, dm: DiffusionModel, time_step: int = 50) -> None:
     """Gives an encoder of style "residual" the weights of the DM's down path, with a time-step's embedding folded in.
 
-    Clean pictures are encoded, so early time-steps fit; 0 to 50 gave equal probes, later ones worse.
+    Clean pictures are encoded, so an early time-step fits.
 
     Raises:
         RecipeError: if the encoder's layers are not those of the DM.
