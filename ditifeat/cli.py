@@ -97,9 +97,15 @@ def _add_edit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     edit.add_argument("--report", type=Path, help="what probe --out wrote")
     edit.add_argument("--reference", help="take subsets of this picture")
     edit.add_argument("--subsets", nargs=2, type=int, metavar=("LO", "HI"), help="subsets LO..HI-1; all by default")
-    edit.add_argument("--scale", type=float, help="how far: 0.3 for an attribute, 1 for a reference by default")
+    edit.add_argument(
+        "--scale",
+        type=float,
+        nargs="+",
+        help="how far: 0.3 for an attribute, 1 for a reference by default; several: a row, or a GIF",
+    )
     edit.add_argument("--noise", choices=("keep", "slerp", "swap"), default="keep", help="x_T of the result")
-    edit.add_argument("--steps", type=int, default=50, help="of inversion and of sampling")
+    edit.add_argument("--steps", type=int, default=20, help="of inversion and of sampling")
+    edit.add_argument("--solver", choices=("implicit", "ddim"), default="implicit", help="ddim: as published")
     _add_model(edit)
     edit.set_defaults(run=_edit)
 
@@ -186,10 +192,15 @@ def _probe(arguments: argparse.Namespace) -> None:
 
 
 def _edit(arguments: argparse.Namespace) -> None:
-    import ditifeat
-    from ditifeat.images import check_suffix, save_picture
+    import numpy as np
+    from PIL import Image
 
-    check_suffix(arguments.out)
+    import ditifeat
+    from ditifeat.images import check_suffix, grid, save_animation, save_picture
+
+    animated = arguments.out.suffix.lower() == ".gif"
+    if not animated:
+        check_suffix(arguments.out)
     if arguments.attribute is not None and arguments.report is None:
         raise InputError("--attribute needs --report, what `ditifeat probe --out` wrote")
     direction = None
@@ -200,17 +211,22 @@ def _edit(arguments: argparse.Namespace) -> None:
         encoder,
         arguments.image,
         direction,
-        scale=arguments.scale,
+        scale=arguments.scale or [0.3 if direction is not None else 1.0],
         reference=arguments.reference,
         subsets=range(*arguments.subsets) if arguments.subsets else None,
         x_T=arguments.noise,
         steps=arguments.steps,
+        solver=arguments.solver,
         crop=arguments.crop,
     )
-    if isinstance(edited, list):
+    pictures = [picture for picture in edited if isinstance(picture, Image.Image)]
+    if len(pictures) != len(edited):
         raise InputError(f"{arguments.image}: is not one picture; edit one at a time, or use ditifeat.edit from Python")
-    save_picture(edited, arguments.out)
-    print(f"{arguments.out}: {edited.width} x {edited.height} pixels")
+    if animated:
+        save_animation(pictures, arguments.out)
+    else:
+        save_picture(grid(np.stack([np.asarray(picture) for picture in pictures]), len(pictures)), arguments.out)
+    print(f"{arguments.out}: {len(pictures)} of {pictures[0].width} x {pictures[0].height} pixels")
 
 
 def _train(arguments: argparse.Namespace) -> None:

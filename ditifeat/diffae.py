@@ -19,14 +19,15 @@ from ditifeat.config import ModelConfig, read_config, write_config
 from ditifeat.diffusion import read_unet_config
 from ditifeat.encoders import read_encoder, write_encoder
 from ditifeat.errors import InputError, ModelError
-from ditifeat.sampling import ddim_invert, ddim_sample
+from ditifeat.generative import GenerativeModel
+from ditifeat.sampling import Solver
 from ditifeat.schedule import NoiseSchedule, scheduler_betas
 from ditifeat.unet import ConditionalUNet
 
 WEIGHTS = "conditional.safetensors"
 
 
-class DiffAE(nn.Module):
+class DiffAE(GenerativeModel):
     """Encoder and conditional DM.
 
     Attributes:
@@ -75,18 +76,10 @@ class DiffAE(nn.Module):
         """The noise that the DM sees in `x_t` `(B, C, h, w)` under the code `z` `(B, d)`."""
         return self.schedule.to_noise(self.unet(x_t, t, z), x_t, t)
 
-    def _noise_function(self, z: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
+    def _noise_function(self, z: Tensor | None, cumulative: bool, solver: Solver) -> Callable[[Tensor, Tensor], Tensor]:
         if z is None:
             raise InputError("Diff-AE has no unconditional DM: it needs a code")
         return lambda x_t, t: self.noise(x_t, t, z)
-
-    def invert(self, x_0: Tensor, z: Tensor | None, steps: int = 100) -> Tensor:
-        """The stochastic code `x_T` `(B, *noise_shape)` of images `x_0` under `z` `(B, d)` (Diff-AE eq. 8)."""
-        return ddim_invert(self._noise_function(z), self.schedule, self.codec.encode(x_0), steps, self.codec.bounded)
-
-    def sample(self, x_T: Tensor, z: Tensor | None, steps: int = 100) -> Tensor:
-        """Images `(B, 3, H, W)` from `x_T` `(B, *noise_shape)` under the code `z` `(B, d)`, by DDIM."""
-        return self.codec.decode(ddim_sample(self._noise_function(z), self.schedule, x_T, steps, self.codec.bounded))
 
     @classmethod
     def load(cls, folder: str | Path) -> DiffAE:

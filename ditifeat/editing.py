@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from ditifeat.encoders import to_images
 from ditifeat.errors import InputError
 from ditifeat.images import Crop, batches, is_single, to_pixels
 from ditifeat.partition import TimeStepPartition
-from ditifeat.sampling import slerp
+from ditifeat.sampling import Solver, slerp
 
 if TYPE_CHECKING:
     from ditifeat.features import Encoder
@@ -38,6 +38,7 @@ def subset_edit(
     return z + amount * mask * (reference - z)
 
 
+@overload
 def edit(
     encoder: Encoder,
     images: Any,
@@ -47,10 +48,44 @@ def edit(
     reference: Any = None,
     subsets: range | None = None,
     x_T: StartNoise = "keep",
-    steps: int = 50,
+    steps: int = 20,
+    solver: Solver = "implicit",
     batch_size: int = 16,
     crop: Crop = "model",
-) -> Image.Image | list[Image.Image]:
+) -> Image.Image | list[Image.Image]: ...
+
+
+@overload
+def edit(
+    encoder: Encoder,
+    images: Any,
+    direction: AttributeProbe | np.ndarray | Tensor | None = None,
+    *,
+    scale: Sequence[float],
+    reference: Any = None,
+    subsets: range | None = None,
+    x_T: StartNoise = "keep",
+    steps: int = 20,
+    solver: Solver = "implicit",
+    batch_size: int = 16,
+    crop: Crop = "model",
+) -> list[Image.Image] | list[list[Image.Image]]: ...
+
+
+def edit(
+    encoder: Encoder,
+    images: Any,
+    direction: AttributeProbe | np.ndarray | Tensor | None = None,
+    *,
+    scale: float | Sequence[float] | None = None,
+    reference: Any = None,
+    subsets: range | None = None,
+    x_T: StartNoise = "keep",
+    steps: int = 20,
+    solver: Solver = "implicit",
+    batch_size: int = 16,
+    crop: Crop = "model",
+) -> Any:
     """Pictures with an attribute, or the subsets of a reference picture, put in; the rest kept.
 
     Each picture is inverted to its `x_T` under its own code, the code is changed, and `x_T` is sampled under it. At
@@ -62,17 +97,20 @@ def edit(
         direction: an attribute, `report["Smiling"]`; or a probe's weights `(d,)` on codes standardised with the
             encoder's own `mean` and `std`.
         scale: how far. For an attribute the s of DESIGN's attribute edit, 0.3 by default, negative for its contrary; for a
-            reference its share, 1 by default.
+            reference its share, 1 by default. A sequence of them is a path: its pictures share one inversion.
         reference: a picture whose subsets are taken, in place of `direction`.
         subsets: which subsets, a range of step 1; all by default.
         x_T: "keep" the picture's own, "slerp" towards the reference's by `scale` (the published interpolation), or
             "swap" for the reference's.
-        steps: of inversion and of sampling.
+        steps: of inversion and of sampling, each an evaluation of the networks.
+        solver: "implicit", whose reconstruction is close in few steps, or the published "ddim"
+            (`ditifeat.generative.GenerativeModel`).
         batch_size: pictures at a time.
         crop: as in `encode`.
 
     Returns:
-        An RGB picture of the model's size; a list of them unless `images` is a single picture.
+        An RGB picture of the model's size; a list of them unless `images` is a single picture. For a sequence of scales each
+        of these is a list, one picture a scale.
 
     Raises:
         ImageDecodeError, InputError, ModelError: for pictures, arguments or weights that do not fit.
@@ -83,32 +121,40 @@ def edit(
         raise InputError("subsets and x_T belong to a reference picture, not to a direction")
     if x_T not in ("keep", "slerp", "swap"):
         raise InputError(f"x_T = {x_T!r} is not one of keep, slerp, swap")
-    scale = (0.3 if direction is not None else 1.0) if scale is None else float(scale)
-    if not math.isfinite(scale):
-        raise InputError(f"scale = {scale} is not a finite number")
+    scales = _scales(scale, 0.3 if direction is not None else 1.0)
     model = encoder.model
     if direction is not None:
         weights, std = _direction(encoder, direction)
     else:
         subsets = _check_subsets(encoder.partition, subsets)
-        reference_z, reference_x_T = _reference(encoder, reference, steps, crop, x_T)
-    edited: list[Image.Image] = []
+        reference_z, reference_x_T = _reference(encoder, reference, steps, crop, x_T, solver)
+    edited: list[list[Image.Image]] = []
     for _, rows in batches(images, encoder.config.image, batch_size, crop):
         x_0 = to_images(torch.from_numpy(rows)).to(encoder.device)
         z = encoder(x_0)
-        start = model.invert(x_0, z, steps)
-        if direction is not None:
-            changed = attribute_edit(z, weights, std, scale)
-        else:
-            changed = subset_edit(encoder.partition, z, reference_z, subsets or range(0), scale)
-            amount = {"keep": 0.0, "slerp": scale, "swap": 1.0}[x_T]
-            start = slerp(start, reference_x_T.expand_as(start), amount) if amount else start
-        edited += _pictures(model.sample(start, changed, steps))
-    return edited[0] if is_single(images) and len(edited) == 1 else edited
+        start = model.invert(x_0, z, steps, solver)
+        paths: list[list[Image.Image]] = [[] for _ in rows]
+        for s in scales:
+            begin = start
+            if direction is not None:
+                changed = attribute_edit(z, weights, std, s)
+            else:
+                changed = subset_edit(encoder.partition, z, reference_z, subsets or range(0), s)
+                amount = {"keep": 0.0, "slerp": s, "swap": 1.0}[x_T]
+                begin = slerp(start, reference_x_T.expand_as(start), amount) if amount else start
+            for path, pixels in zip(paths, to_pixels(model.sample(begin, changed, steps, solver=solver)), strict=True):
+                path.append(Image.fromarray(pixels))
+        edited += paths
+    found: list[Any] = edited if isinstance(scale, Sequence) else [path[0] for path in edited]
+    return found[0] if is_single(images) and len(found) == 1 else found
 
 
-def _pictures(images: Tensor) -> Iterator[Image.Image]:
-    return (Image.fromarray(pixels) for pixels in to_pixels(images))
+def _scales(scale: float | Sequence[float] | None, default: float) -> list[float]:
+    values = default if scale is None else scale
+    scales = [float(value) for value in (values if isinstance(values, Sequence) else [values])]
+    if not scales or not all(map(math.isfinite, scales)):
+        raise InputError(f"scale = {scale} is not a finite number, nor some of them")
+    return scales
 
 
 def _direction(encoder: Encoder, direction: Any) -> tuple[Tensor, Tensor]:
@@ -135,11 +181,13 @@ def _check_subsets(partition: TimeStepPartition, subsets: range | None) -> range
     return subsets
 
 
-def _reference(encoder: Encoder, reference: Any, steps: int, crop: Crop, x_T: StartNoise) -> tuple[Tensor, Tensor]:
+def _reference(
+    encoder: Encoder, reference: Any, steps: int, crop: Crop, x_T: StartNoise, solver: Solver
+) -> tuple[Tensor, Tensor]:
     """The reference's code `(1, d)` and its `x_T` `(1, C, h, w)`, which only some edits need."""
     found = [rows for _, rows in batches(reference, encoder.config.image, 2, crop)]
     if len(found) != 1 or len(found[0]) != 1:
         raise InputError("the reference must be one picture")
     x_0 = to_images(torch.from_numpy(found[0])).to(encoder.device)
     z = encoder(x_0)
-    return z, encoder.model.invert(x_0, z, steps) if x_T != "keep" else torch.empty(0)
+    return z, encoder.model.invert(x_0, z, steps, solver) if x_T != "keep" else torch.empty(0)

@@ -11,7 +11,7 @@ import os
 import tarfile
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -373,6 +373,17 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     check_suffix(path)
     kind = {".jpg": "JPEG", ".tif": "TIFF", ".pgm": "PPM"}.get(path.suffix.lower(), path.suffix.lstrip(".").upper())
     write_whole(path, lambda path: picture.save(path, kind))
+
+
+def save_animation(frames: Sequence[Image.Image], path: Path, milliseconds: int = 150) -> None:
+    """Writes pictures as an endless GIF, there and back, whole or not at all."""
+    there_and_back = [*frames[1:], *frames[-2:0:-1]]
+    write_whole(
+        path,
+        lambda path: frames[0].save(
+            path, "GIF", save_all=True, append_images=there_and_back, duration=milliseconds, loop=0
+        ),
+    )
 
 
 def check_suffix(path: Path) -> None:

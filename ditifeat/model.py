@@ -19,11 +19,13 @@ from ditifeat.config import ModelConfig, read_config, write_config
 from ditifeat.diffusion import DiffusionModel
 from ditifeat.encoders import read_encoder, write_encoder
 from ditifeat.errors import InputError, ModelError
-from ditifeat.sampling import ddim_invert, ddim_sample
+from ditifeat.generative import GenerativeModel
+from ditifeat.sampling import Solver
 from ditifeat.unet import DownPath, GradientEstimator
 
 Detach = Literal["off", "on", "both"]
 Weighting = Literal["published", "v"]
+Coefficient = Literal["published", "trained"]
 
 
 class Losses(NamedTuple):
@@ -33,7 +35,7 @@ class Losses(NamedTuple):
     frozen: Tensor
 
 
-class DiTi(nn.Module):
+class DiTi(GenerativeModel):
     """The model of *Exploring Diffusion Time-steps for Unsupervised Representation Learning* (ICLR 2024).
 
     Attributes:
@@ -61,6 +63,7 @@ class DiTi(nn.Module):
         self.dm = dm.requires_grad_(False).eval()
         self.encoder = encoder
         self.estimator = estimator
+        self.schedule, self.codec = dm.schedule, dm.codec
         self.noise_shape = dm.codec.shape(config.image.size)
         self.register_buffer("mean", torch.zeros(config.latent_dim))
         self.register_buffer("std", torch.ones(config.latent_dim))
@@ -104,14 +107,27 @@ class DiTi(nn.Module):
         return self._shift(features, t, self.cumulative_code(z, t) if cumulative else z)
 
     @torch.no_grad()
-    def noise(self, x_t: Tensor, t: Tensor, z: Tensor | None, cumulative: bool = True) -> Tensor:
-        """The shifted noise `eps_theta - sqrt(1 - alpha_bar_t) G`; the frozen DM's own when `z` is None."""
+    def noise(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        z: Tensor | None,
+        cumulative: bool = True,
+        coefficient: Coefficient = "published",
+    ) -> Tensor:
+        """The shifted noise `eps_theta - sqrt(1 - alpha_bar_t) G`; the frozen DM's own when `z` is None.
+
+        `coefficient` "trained" is the `c_t` of the loss in place of the published `-sqrt(1 - alpha_bar_t)`.
+        """
         features = self.dm.features(x_t, t)
         frozen = self.dm.noise_from(features, x_t, t)
         if z is None:
             return frozen
         code = self.cumulative_code(z, t) if cumulative else z
-        return frozen - self.dm.schedule.at("sigma", t) * self._shift(features, t, code)
+        shift = self._shift(features, t, code)
+        if coefficient == "trained":
+            return frozen + self.schedule.at("shift_coefficient", t) * shift
+        return frozen - self.schedule.at("sigma", t) * shift
 
     def losses(
         self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off", weighting: Weighting = "published"
@@ -147,21 +163,8 @@ class DiTi(nn.Module):
         """
         return self.losses(x_0, t, noise, detach).loss.mean()
 
-    def _noise_function(self, z: Tensor | None, cumulative: bool) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda x_t, t: self.noise(x_t, t, z, cumulative)
-
-    def invert(self, x_0: Tensor, z: Tensor | None, steps: int = 100) -> Tensor:
-        """The `x_T` `(B, *noise_shape)` of images `x_0` under the code `z` `(B, d)`, by DDIM inversion."""
-        noise = self._noise_function(z, True)
-        return ddim_invert(noise, self.dm.schedule, self.dm.codec.encode(x_0), steps, self.dm.codec.bounded)
-
-    def sample(self, x_T: Tensor, z: Tensor | None, steps: int = 100, cumulative: bool = True) -> Tensor:
-        """Images `(B, 3, H, W)` from `x_T` `(B, *noise_shape)` under the code `z` `(B, d)`, by DDIM.
-
-        `z=None` is unconditional (no G at all); `cumulative=False` gives G the whole code at every step.
-        """
-        noise = self._noise_function(z, cumulative)
-        return self.dm.codec.decode(ddim_sample(noise, self.dm.schedule, x_T, steps, self.dm.codec.bounded))
+    def _noise_function(self, z: Tensor | None, cumulative: bool, solver: Solver) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x_t, t: self.noise(x_t, t, z, cumulative, "published" if solver == "ddim" else "trained")
 
     @classmethod
     def load(cls, folder: str | Path) -> DiTi:

@@ -16,7 +16,7 @@ from ditifeat.encoders import to_images
 from ditifeat.images import batches, check_suffix, save_picture, to_pixels
 
 FACES = 4
-STEPS = 100
+STEPS = 20
 ZOOM = 2  # 64 px are small on a screen
 MARGIN = 10
 
@@ -50,8 +50,8 @@ def _rows(encoder: ditifeat.Encoder, faces: np.ndarray) -> dict[str, np.ndarray]
     codes = {"their reconstructions": z}
     for title, subsets in _thirds(encoder.partition).items():
         codes[title] = subset_edit(encoder.partition, z, z[-1:], subsets)
-    x_T = model.invert(x_0, z, STEPS).repeat(len(codes), 1, 1, 1)
-    edited = to_pixels(model.sample(x_T, torch.cat(list(codes.values())), STEPS))
+    x_T = model.invert(x_0, z, STEPS, "implicit").repeat(len(codes), 1, 1, 1)
+    edited = to_pixels(model.sample(x_T, torch.cat(list(codes.values())), STEPS, solver="implicit"))
     return {"faces that the DM made": faces} | dict(zip(codes, np.split(edited, len(codes)), strict=True))
 
 

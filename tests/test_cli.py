@@ -37,6 +37,11 @@ def test_encode_probe_edit(tiny_folder, photos, labels, tmp_path, capsys):
     common = ("--model", tiny_folder, "--steps", 5, "--out", edited)
     assert run("edit", picture, "--attribute", "Odd", "--report", report, *common) == 0
     assert Image.open(edited).size == (32, 32)
+    path = ("--attribute", "Odd", "--report", report, "--scale", -1, 0, 1)
+    assert run("edit", picture, *path, *common) == 0
+    assert Image.open(edited).size == (96, 32)
+    assert run("edit", picture, *path, *common, "--out", tmp_path / "e.gif") == 0
+    assert Image.open(tmp_path / "e.gif").n_frames == 4  # there and back
     assert run("edit", picture, "--reference", photos / "01.png", "--subsets", 2, 4, "--noise", "slerp", *common) == 0
     assert run("probe", features, labels, "--protocol", "paper", "--seed", 1) == 0
 

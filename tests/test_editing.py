@@ -8,6 +8,7 @@ from PIL import Image
 import ditifeat
 from ditifeat import InputError
 from ditifeat.editing import attribute_edit, subset_edit
+from ditifeat.images import to_pixels
 from ditifeat.partition import TimeStepPartition
 from ditifeat.probing import AttributeProbe
 from tests.conftest import make_picture
@@ -43,7 +44,8 @@ def test_strength_zero_is_the_reconstruction(tiny_encoder):
     model = tiny_encoder.model
     x_0 = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
     z = tiny_encoder(x_0)
-    again = ((model.sample(model.invert(x_0, z, 10), z, 10)[0] + 1) * 127.5).round().byte().permute(1, 2, 0)
+    x_T = model.invert(x_0, z, 10, "implicit")
+    again = to_pixels(model.sample(x_T, z, 10, solver="implicit"))[0]
     assert difference(same, again) < 0.1 and difference(by_reference, again) < 0.1
 
 
@@ -51,6 +53,30 @@ def test_strength_changes_the_picture_more_and_more(tiny_encoder):
     picture = make_picture()
     edited = [ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), scale=s, steps=10) for s in (0.0, 0.5, 2.0)]
     assert 0 < difference(edited[0], edited[1]) < difference(edited[0], edited[2])
+
+
+def test_a_path_of_strengths_shares_one_inversion(tiny_encoder, monkeypatch):
+    pictures, attribute = [make_picture(0), make_picture(1)], direction(tiny_encoder)
+    alone = [ditifeat.edit(tiny_encoder, picture, attribute, scale=2.0, steps=5) for picture in pictures]
+    calls = []
+    invert = type(tiny_encoder.model).invert
+    monkeypatch.setattr(type(tiny_encoder.model), "invert", lambda *a, **k: calls.append(1) or invert(*a, **k))
+    paths = ditifeat.edit(tiny_encoder, pictures, attribute, scale=[-1.0, 0.0, 2.0], steps=5)
+    assert len(calls) == 1 and [len(path) for path in paths] == [3, 3]
+    assert all(difference(path[2], one) < 0.1 for path, one in zip(paths, alone, strict=True))
+    one = ditifeat.edit(tiny_encoder, pictures[0], reference=pictures[1], scale=[0.0, 1.0], steps=5)
+    assert len(one) == 2 and isinstance(one[0], Image.Image) and difference(*one) > 0
+
+
+def test_the_published_solver(tiny_encoder):
+    picture, model = make_picture(width=32, height=32), tiny_encoder.model
+    x_0 = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    z = tiny_encoder(x_0)
+    expected = to_pixels(model.sample(model.invert(x_0, z, 10), z, 10))[0]
+    edited = ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), scale=0.0, steps=10, solver="ddim")
+    assert difference(edited, expected) < 0.1
+    with pytest.raises(InputError, match="ddim, implicit"):
+        ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), solver="euler")
 
 
 def test_one_picture_or_a_batch(tiny_encoder, photos):
@@ -90,6 +116,7 @@ def test_plain_weights_are_a_direction(tiny_encoder):
         ({"direction": np.zeros(32)}, "zero"),
         ({"direction": np.ones(32), "subsets": range(2)}, "belong to a reference"),
         ({"direction": np.ones(32), "scale": float("nan")}, "finite"),
+        ({"direction": np.ones(32), "scale": []}, "finite"),
         ({"direction": np.ones(32), "steps": 0}, "steps = 0"),
         ({"reference": make_picture(), "subsets": range(0, 99)}, "not within"),
         ({"reference": make_picture(), "subsets": range(3, 3)}, "empty"),

@@ -44,6 +44,11 @@ def test_reconstruction(dataset, tmp_path):
     assert "inferred x_T: MSE" in out and "2 pictures" in out
 
 
+def test_solvers(dataset, tiny_folder, tmp_path):
+    out = run("solvers.py", dataset, "--skip", 38, "--model", tiny_folder, cwd=tmp_path)
+    assert "| implicit | 20 + 20 |" in out and "2 pictures" in (tmp_path / "solvers.md").read_text()
+
+
 def test_dm_samples(dataset, tiny_folder, tmp_path):
     out = run("dm_samples.py", dataset, "--skip", 24, "--count", 8, "--steps", 3, "--model", tiny_folder, cwd=tmp_path)
     assert "held-out pictures" in out and "8 samples" in out
