@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_probe(commands)
     _add_edit(commands)
     _add_train(commands)
+    _add_faithfulness(commands)
     _add_show(commands)
     _add_search(commands)
 
@@ -130,6 +131,19 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     benchmark.add_argument("--train-first", type=int, required=True, help="train the probes on the first so many")
     benchmark.add_argument("--steps", type=int, default=100, help="of inversion, and again of sampling")
     benchmark.set_defaults(run=_benchmark)
+
+
+def _add_faithfulness(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    judged = commands.add_parser("faithfulness", help="what a judge on pixels says of a model's edits")
+    judged.add_argument("runs", nargs="+", help="run folders, model folders or names, of DiTi or PDAE")
+    judged.add_argument("--data", required=True, help="a folder or .tar of pictures")
+    judged.add_argument("--labels", required=True, help="of the pictures, as probe takes them")
+    judged.add_argument("--out", required=True, type=Path, help="folder for faithfulness.md and .json")
+    judged.add_argument("--train-first", type=int, required=True, help="train judge and probes on the first so many")
+    judged.add_argument("--attributes", nargs="+", help="to edit; all by default")
+    judged.add_argument("--count", type=int, default=32, help="held-out pictures to edit")
+    judged.add_argument("--steps", type=int, default=10, help="of inversion, and again of sampling")
+    judged.set_defaults(run=_faithfulness)
 
 
 def _add_show(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -289,6 +303,22 @@ def _benchmark(arguments: argparse.Namespace) -> None:
         arguments.runs, arguments.data, arguments.labels, arguments.out, arguments.train_first, arguments.steps
     )
     print(table(result), end="")
+
+
+def _faithfulness(arguments: argparse.Namespace) -> None:
+    from ditifeat.train.faithfulness import faithfulness, report
+
+    result = faithfulness(
+        arguments.runs,
+        arguments.data,
+        arguments.labels,
+        arguments.out,
+        arguments.train_first,
+        arguments.attributes,
+        arguments.count,
+        arguments.steps,
+    )
+    print(report(result), end="")
 
 
 def _convert(arguments: argparse.Namespace) -> None:

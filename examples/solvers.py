@@ -22,7 +22,7 @@ from ditifeat.encoders import to_images
 from ditifeat.images import batches
 from ditifeat.metrics import mse, ssim
 from ditifeat.model import DiTi
-from ditifeat.sampling import implicit_invert, implicit_sample
+from ditifeat.sampling import ddim_invert, ddim_sample, implicit_invert, implicit_sample
 
 Result = tuple[Tensor, Tensor]  # x_T, reconstruction
 
@@ -40,8 +40,6 @@ class Counted:
 
 
 def ddim(model: DiTi, noise: Counted, x_0: Tensor, steps: int) -> Result:
-    from ditifeat.sampling import ddim_invert, ddim_sample
-
     x_T = ddim_invert(noise, model.schedule, x_0, steps, model.codec.bounded)
     return x_T, ddim_sample(noise, model.schedule, x_T, steps, model.codec.bounded)
 
@@ -52,15 +50,16 @@ def implicit(model: DiTi, noise: Counted, x_0: Tensor, steps: int) -> Result:
 
 
 def dpm(model: DiTi, noise: Counted, x_0: Tensor, steps: int, spacing: str) -> Result:
-    x = x_0
+    found = [x_0]
     for kind in (DPMSolverMultistepInverseScheduler, DPMSolverMultistepScheduler):
         config = model.dm.scheduler | {"prediction_type": "epsilon"}
         scheduler = kind.from_config(config, solver_order=2, **{spacing: True}, timestep_spacing="leading")
         scheduler.set_timesteps(steps)
+        x = found[-1]
         for t in scheduler.timesteps:
             x = scheduler.step(noise(x, torch.full((len(x),), int(t))), t, x).prev_sample
-        x_T = x if kind is DPMSolverMultistepInverseScheduler else x_T
-    return x_T, x
+        found.append(x)
+    return found[1], found[2]
 
 
 SOLVERS: list[tuple[str, Callable[..., Result], str, int]] = [

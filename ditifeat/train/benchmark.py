@@ -70,10 +70,10 @@ def benchmark(
     Raises:
         InputError, ModelError: for runs, pictures or labels that do not fit.
     """
-    encoders = [_load(run) for run in runs]
+    encoders = [load_run(run) for run in runs]
     if not encoders:
         raise InputError("there is no run to score")
-    names, array = _pictures(data, encoders)
+    names, array = read_pictures(data, encoders)
     if not 16 <= first < len(names) - 1:
         raise InputError(f"first = {first} must leave pictures to train and to test on, of {len(names)}")
     targets = read_labels(labels, names)
@@ -149,12 +149,14 @@ def _cell(mean: float | None, std: float | None) -> str:
     return f"{text} ± {std:.4f}" if std is not None else text
 
 
-def _load(run: str | Path) -> Encoder:
+def load_run(run: str | Path) -> Encoder:
+    """The encoder of a run's folder, of a model's, or of a name."""
     folder = Path(run)
     return load_encoder(folder / "model" if (folder / "model" / "config.json").exists() else run)
 
 
-def _pictures(data: str | Path, encoders: list[Encoder]) -> tuple[list[str], np.ndarray]:
+def read_pictures(data: str | Path, encoders: list[Encoder]) -> tuple[list[str], np.ndarray]:
+    """All pictures, uint8 `(n, S, S, 3)`, and their names, as the encoders of one preprocessing want them."""
     if len({encoder.config.image for encoder in encoders}) > 1:
         raise ModelError("the runs read pictures in different ways; benchmark those of one preprocessing together")
     names: list[str] = []
