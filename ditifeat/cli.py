@@ -44,6 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(info, positional=True)
     info.set_defaults(run=_info)
 
+    demo = commands.add_parser("demo", help="a page to see and steer pictures, on this machine; needs ditifeat[demo]")
+    demo.add_argument("model", nargs="?", help="bundled name, folder, or org/name[@revision]; the bundled by default")
+    demo.add_argument("--host", default="127.0.0.1", help="the address to listen at")
+    demo.add_argument("--port", type=int, default=7860)
+    demo.set_defaults(run=_demo)
+
     quickstart = commands.add_parser("quickstart", help="see the bundled model at work, offline")
     quickstart.add_argument("--out", type=Path, default=Path("ditifeat-quickstart.png"), help="the PNG to write")
     quickstart.set_defaults(run=_quickstart)
@@ -95,7 +101,7 @@ def _add_edit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     edit.add_argument("image", help="the picture")
     edit.add_argument("--out", required=True, type=Path, help="the picture to write")
     edit.add_argument("--attribute", help="move along this attribute of the report")
-    edit.add_argument("--report", type=Path, help="what probe --out wrote")
+    edit.add_argument("--report", type=Path, help="what probe --out wrote; the model's own attributes by default")
     edit.add_argument("--reference", help="take subsets of this picture")
     edit.add_argument("--subsets", nargs=2, type=int, metavar=("LO", "HI"), help="subsets LO..HI-1; all by default")
     edit.add_argument(
@@ -215,12 +221,15 @@ def _edit(arguments: argparse.Namespace) -> None:
     animated = arguments.out.suffix.lower() == ".gif"
     if not animated:
         check_suffix(arguments.out)
-    if arguments.attribute is not None and arguments.report is None:
-        raise InputError("--attribute needs --report, what `ditifeat probe --out` wrote")
+    encoder = ditifeat.load_encoder(arguments.model, device=arguments.device)
     direction = None
     if arguments.attribute is not None:
-        direction = ditifeat.ProbeReport.load(arguments.report)[arguments.attribute]
-    encoder = ditifeat.load_encoder(arguments.model, device=arguments.device)
+        report = encoder.attributes() if arguments.report is None else ditifeat.ProbeReport.load(arguments.report)
+        if report is None:
+            raise InputError(
+                f"{encoder.config.name}: knows no attributes; give --report, what `ditifeat probe --out` wrote"
+            )
+        direction = report[arguments.attribute]
     edited = ditifeat.edit(
         encoder,
         arguments.image,
@@ -351,6 +360,12 @@ def _info(arguments: argparse.Namespace) -> None:
         f"frozen DM: {config.dm.repo + '@' + str(config.dm.commit) if config.dm.repo else 'in the folder'}, codec {config.codec.kind}"
     )
     print("training: " + (", ".join(f"{key} {value}" for key, value in config.training.items()) or "unknown"))
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from ditifeat.demo import demo
+
+    demo(arguments.model, arguments.host, arguments.port)
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:

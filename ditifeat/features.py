@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from ditifeat.config import ModelConfig
     from ditifeat.diffae import DiffAE
     from ditifeat.model import DiTi
+    from ditifeat.probing import ProbeReport
+
+
+ATTRIBUTES, SPARSE_ATTRIBUTES = "attributes.safetensors", "attributes-sparse.safetensors"
 
 
 class Encoder:
@@ -63,6 +67,17 @@ class Encoder:
     def __call__(self, images: Tensor) -> Tensor:
         """Codes `(B, d)` of images `(B, 3, S, S)` in [-1, 1] that are preprocessed already."""
         return self.network(images.to(self.device))
+
+    def attributes(self, sparse: bool = False) -> ProbeReport | None:
+        """The probe of its training's attributes that came with the model, or None.
+
+        Args:
+            sparse: the one that may use few dimensions an attribute.
+        """
+        from ditifeat.probing import ProbeReport
+
+        path = self.folder / (SPARSE_ATTRIBUTES if sparse else ATTRIBUTES)
+        return ProbeReport.load(path) if path.exists() else None
 
     def lost_at(self, image: Any, time_steps: Sequence[int] | None = None, **options: Any) -> dict[str, np.ndarray]:
         """What the frozen DM has lost of a picture at each time-step, and what the code gives back: `ditifeat.ladder`."""

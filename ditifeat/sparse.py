@@ -9,20 +9,20 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-LASSO_PATH = np.geomspace(
-    0.3, 3e-4, 24
-)  # penalties on standardised codes and labels, from none to most of 512 dimensions
-
 
 def lasso_dimensions(x: np.ndarray, y: np.ndarray, dims: int) -> np.ndarray:
     """The `dims` dimensions of standardised codes `(n, d)` that a lasso on `y` `(n,)` weighs most.
 
     The penalty is the largest that leaves as many; they may be fewer where codes say nothing.
     """
-    from sklearn.linear_model import lasso_path
+    from sklearn.linear_model import lars_path_gram
 
+    inputs = x.astype(np.float64)
     target = (y - y.mean()) / max(float(y.std()), 1e-8)
-    _, weights, _ = lasso_path(x.astype(np.float64), target, alphas=LASSO_PATH, precompute=True, max_iter=2000)
+    # Least-angle regression walks the lasso's whole path, one dimension in or out a step, and may stop on the way.
+    _, _, weights = lars_path_gram(
+        inputs.T @ target, inputs.T @ inputs, n_samples=len(x), max_iter=4 * dims, method="lasso", copy_Gram=False
+    )
     used = (np.abs(weights) > 0).sum(0)
     enough = int(np.argmax(used >= dims)) if (used >= dims).any() else -1
     order = np.argsort(-np.abs(weights[:, enough]), kind="stable")

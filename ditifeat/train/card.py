@@ -17,6 +17,7 @@ from ditifeat.train.diti import AnyModel
 
 START = {
     "inferred_x_T": "its inferred x_T",
+    "implicit": "its inferred x_T, 20 + 20 evaluations of the implicit solver",
     "random_x_T": "a random x_T",
     "frozen_dm_inferred_x_T": "its inferred x_T, the frozen DM alone",
 }

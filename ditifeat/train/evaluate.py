@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from ditifeat.diffae import DiffAE
 from ditifeat.encoder_only import EncoderOnly
 from ditifeat.encoders import to_images
-from ditifeat.features import Features
+from ditifeat.features import ATTRIBUTES, SPARSE_ATTRIBUTES, Features
 from ditifeat.metrics import mse, ssim
 from ditifeat.model import DiTi
 from ditifeat.probing import ProbeReport, probe
@@ -19,6 +20,8 @@ from ditifeat.train.diti import AnyModel
 
 RECONSTRUCTED = 16
 STEPS = 100
+FEW = 20  # evaluations each way of the implicit solver
+SPARSE = 16  # dimensions an attribute, as the paper's sparse edits
 
 
 @torch.no_grad()
@@ -39,6 +42,7 @@ def reconstruction(model: DiTi | DiffAE, images: Tensor, steps: int = STEPS) -> 
     x_T = torch.randn((len(images), *model.noise_shape), generator=torch.Generator().manual_seed(0)).to(images.device)
     made = {
         "inferred_x_T": model.sample(model.invert(images, z, steps), z, steps),
+        "implicit": model.sample(model.invert(images, z, FEW, "implicit"), z, FEW, solver="implicit"),
         "random_x_T": model.sample(x_T, z, steps),
     }
     if isinstance(model, DiTi):
@@ -49,14 +53,19 @@ def reconstruction(model: DiTi | DiffAE, images: Tensor, steps: int = STEPS) -> 
     }
 
 
-def evaluate(model: AnyModel, array: np.ndarray, names: list[str], count: int, labels: Any = None) -> dict[str, Any]:
+def evaluate(
+    model: AnyModel, array: np.ndarray, names: list[str], count: int, folder: Path, labels: Any = None
+) -> dict[str, Any]:
     """Reconstruction error on held-out pictures (the first ones where none are held out), and the probe's scores.
+
+    The probe, and a sparse one, are put into the model's folder: directions to edit along.
 
     Args:
         model: the finished model.
         array: all pictures, uint8 `(N, S, S, 3)`.
         names: their names.
         count: the first so many were trained on, and train the probe; the others test it.
+        folder: the model's.
         labels: as `ditifeat.probe` takes them; without them, or without held-out pictures, nothing is probed.
     """
     held_out = array[count : count + RECONSTRUCTED] if count < len(array) else array[:RECONSTRUCTED]
@@ -66,7 +75,12 @@ def evaluate(model: AnyModel, array: np.ndarray, names: list[str], count: int, l
         about = {"pictures": len(images), "held_out": count < len(array), "steps": STEPS}
         result["reconstruction"] = about | reconstruction(model, images, STEPS)
     if labels is not None and count < len(array):
-        result["probe"] = _summary(probe(encode_rows(model, array, names), labels, train=np.arange(count)))
+        features = encode_rows(model, array, names)
+        report = probe(features, labels, train=np.arange(count))
+        report.save(folder / ATTRIBUTES)
+        if features.shape[1] > SPARSE:
+            probe(features, labels, train=np.arange(count), dims=SPARSE).save(folder / SPARSE_ATTRIBUTES)
+        result["probe"] = _summary(report)
     return result
 
 

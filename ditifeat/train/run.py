@@ -78,7 +78,7 @@ def run(recipe: Recipe, data: Path, out: Path, labels: Any, resume: bool) -> Pat
     folder = out / "model"
     if state.is_main_process:
         model.save(folder)
-        evaluation = evaluate(model, array, names, count, labels)
+        evaluation = evaluate(model, array, names, count, folder, labels)
         write_text(folder / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
         write_card(folder, recipe, model, evaluation)
     state.wait_for_everyone()
