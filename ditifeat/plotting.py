@@ -83,6 +83,7 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
         names = sorted(gains, key=lambda a: np.nan_to_num(gains[a]))
         colors = ["tab:orange" if gains[a] > HIGHLIGHTED_GAIN else "tab:gray" for a in names]
         axes.barh(names, [gains[a] for a in names], color=colors)
+        axes.locator_params(axis="x", nbins=4)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.tick_params(axis="y", labelsize=6)
         axes.set_title(f"AP of {first}\nover {other}", fontsize=7)
@@ -92,4 +93,24 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
     panels[-1].set_yscale("log")
     panels[-1].set_title("probe weights, over an attribute's largest", fontsize=7)
     panels[-1].legend(fontsize=6)
+    _save(figure, path)
+
+
+def plot_weights(weights: dict[str, np.ndarray], path: Path) -> None:
+    """Writes, for each system, the histogram of its probes' absolute weights `(d, attributes)` over an attribute's largest.
+
+    Many near 0 and few near 1 is what few dimensions an attribute looks like (DiTi, figure 2b).
+
+    Raises:
+        InputError: if matplotlib is missing.
+    """
+    figure = _figure_class()(figsize=(5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, values in weights.items():
+        shares = np.abs(values) / np.abs(values).max(0).clip(1e-12)
+        axes.hist(shares.ravel(), bins=50, range=(0, 1), density=True, histtype="step", label=name)
+    axes.set_yscale("log")
+    axes.set_xlabel("probe weight, over its attribute's largest")
+    axes.set_ylabel("density")
+    axes.legend()
     _save(figure, path)

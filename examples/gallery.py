@@ -1,7 +1,7 @@
-"""Edits by attribute of the bundled faces: python examples/gallery.py PICTURES LABELS --train-first 8000 --out gallery.png
+"""Edits by attribute of faces that the bundled DM made: python examples/gallery.py --out gallery.png
 
-Probes the labelled pictures, then moves faces that the frozen DM made against and along each attribute's direction. Rows:
-the faces, their reconstructions, and for each attribute the faces with less and with more of it.
+Moves the faces against and along each attribute's direction, and shows them beside their reconstructions. The directions are
+those that came with the model, or a report of `ditifeat probe`.
 """
 
 import argparse
@@ -18,52 +18,59 @@ from ditifeat.images import batches, save_picture, to_pixels
 from ditifeat.quickstart import sheet
 
 ATTRIBUTES = [
-    "Smiling",
-    "Male",
-    "Young",
-    "Eyeglasses",
     "Blond_Hair",
     "Black_Hair",
-    "Bangs",
+    "Brown_Hair",
+    "Gray_Hair",
     "Pale_Skin",
-    "Heavy_Makeup",
-    "No_Beard",
-    "Mouth_Slightly_Open",
+    "Male",
+    "Bangs",
     "Bald",
+    "Wearing_Hat",
+    "Rosy_Cheeks",
+    "Young",
+    "Wearing_Lipstick",
+    "Smiling",
+    "Eyeglasses",
 ]
+FACES = 3
 
 
-def main():
+@torch.no_grad()
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", help="a folder or tar of pictures")
-    parser.add_argument("labels", help="of the pictures, as ditifeat.probe takes them")
-    parser.add_argument("--train-first", type=int, required=True, help="train the probe on the first so many")
     parser.add_argument("--attributes", nargs="+", default=ATTRIBUTES)
+    parser.add_argument("--report", type=Path, help="of ditifeat probe; the model's own sparse attributes by default")
     parser.add_argument("--model", help="as ditifeat.load_encoder takes it; the bundled model by default")
-    parser.add_argument("--scale", type=float, default=0.3)
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--scale", type=float, default=2.0)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("gallery.png"))
     arguments = parser.parse_args()
 
     encoder = ditifeat.load_encoder(arguments.model)
-    features = ditifeat.encode(encoder, arguments.pictures)
-    report = ditifeat.probe(features, arguments.labels, train=range(arguments.train_first))
+    report = ditifeat.ProbeReport.load(arguments.report) if arguments.report else encoder.attributes(sparse=True)
+    if report is None:
+        raise SystemExit(f"{encoder.folder}: has no sparse attributes; give a --report")
     folder = Path(str(resources.files("ditifeat") / "weights" / "faces"))
-    faces = next(batches(folder, encoder.config.image, 4, "center"))[1]
+    faces = next(batches(folder, encoder.config.image, FACES, "center"))[1]
     model, x_0 = encoder.model, to_images(torch.from_numpy(faces))
     z = encoder(x_0)
-    x_T = model.invert(x_0, z, arguments.steps)
-    rows = {"faces that the DM made": faces, "their reconstructions": to_pixels(model.sample(x_T, z, arguments.steps))}
+    x_T = model.invert(x_0, z, arguments.steps, "implicit")
+
+    def pictures(code: torch.Tensor) -> np.ndarray:
+        return to_pixels(model.sample(x_T, code, arguments.steps, solver="implicit"))
+
+    rows = {}
+    kept = pictures(z)
     for name in arguments.attributes:
-        probe = report[name]
-        weights, std = torch.from_numpy(probe.weights), torch.from_numpy(probe.std)
-        made = [
-            to_pixels(model.sample(x_T, attribute_edit(z, weights, std, sign * arguments.scale), arguments.steps))
-            for sign in (-1, 1)
-        ]
-        rows[f"less (left) and more (right): {name}"] = np.concatenate(made)
+        weights, std = (torch.from_numpy(np.asarray(v)) for v in (report[name].weights, report[name].std))
+        less, more = (pictures(attribute_edit(z, weights, std, s * arguments.scale)) for s in (-1, 1))
+        # Each face as a triple: less, as it is, more.
+        rows[f"{name.replace('_', ' ')}: less, reconstruction, more"] = np.stack([less, kept, more], axis=1).reshape(
+            -1, *kept.shape[1:]
+        )
     save_picture(sheet(rows), arguments.out)
-    print(f"{arguments.out}: {', '.join(arguments.attributes)}, scale {arguments.scale}")
+    print(f"{arguments.out}: {', '.join(arguments.attributes)}, strength {arguments.scale}")
 
 
 if __name__ == "__main__":
