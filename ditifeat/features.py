@@ -42,7 +42,14 @@ class Encoder:
         device: where it runs.
     """
 
-    def __init__(self, config: ModelConfig, folder: Path, device: str, load_model: Callable[[], DiTi | DiffAE]):
+    def __init__(
+        self,
+        config: ModelConfig,
+        folder: Path,
+        device: str,
+        load_model: Callable[[], DiTi | DiffAE],
+        find_file: Callable[[str], Path | None],
+    ):
         self.config = config
         self.folder = folder
         self.partition = config.partition
@@ -53,6 +60,7 @@ class Encoder:
         network, self.mean, self.std = read_encoder(folder, config.encoder, config.image.size, config.latent_dim)
         self.network = network.to(self.device)
         self._load_model = load_model
+        self._find_file = find_file
 
     @cached_property
     def model(self) -> DiTi | DiffAE:
@@ -76,8 +84,8 @@ class Encoder:
         """
         from ditifeat.probing import ProbeReport
 
-        path = self.folder / (SPARSE_ATTRIBUTES if sparse else ATTRIBUTES)
-        return ProbeReport.load(path) if path.exists() else None
+        path = self._find_file(SPARSE_ATTRIBUTES if sparse else ATTRIBUTES)
+        return ProbeReport.load(path) if path is not None else None
 
     def lost_at(self, image: Any, time_steps: Sequence[int] | None = None, **options: Any) -> dict[str, np.ndarray]:
         """What the frozen DM has lost of a picture at each time-step, and what the code gives back: `ditifeat.ladder`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +38,21 @@ def load_encoder(name: str | Path | None = None, *, device: str = "cpu") -> Enco
     """
     folder, revision = resolve(name)
     config = read_config(folder)
-    return Encoder(config, folder, device, lambda: _load_model(config, folder, revision))
+    return Encoder(
+        config,
+        folder,
+        device,
+        lambda: _load_model(config, folder, revision),
+        lambda file: _find_file(folder, revision, file),
+    )
+
+
+def _find_file(folder: Path, source: tuple[str, str] | None, file: str) -> Path | None:
+    """A file that a model may have or not; fetched if the model came from the Hub."""
+    if source is not None:
+        with suppress(_MissingFileError):
+            return download(*source, file)
+    return folder / file if (folder / file).exists() else None
 
 
 def resolve(name: str | Path | None) -> tuple[Path, tuple[str, str] | None]:

@@ -208,3 +208,13 @@ assert not {"diffusers", "sklearn", "accelerate", "matplotlib"} & set(sys.module
     assert ditifeat.__version__
     with pytest.raises(AttributeError, match="nothing"):
         ditifeat.nothing  # noqa: B018
+
+
+def test_attributes_are_fetched_when_asked_for(hub):
+    out, error = hub("print(ditifeat.load_encoder('org/model').attributes())")
+    assert out == "None", error
+    assert hub.asked[-1] == "attributes.safetensors"
+    bundled = ditifeat.load_encoder().folder / "attributes-sparse.safetensors"
+    shutil.copy(bundled, hub.folder)
+    out, error = hub("print(len(list(ditifeat.load_encoder('org/model').attributes(sparse=True))))")
+    assert out == "40", error
