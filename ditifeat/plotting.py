@@ -114,3 +114,19 @@ def plot_weights(weights: dict[str, np.ndarray], path: Path) -> None:
     axes.set_ylabel("density")
     axes.legend()
     _save(figure, path)
+
+
+def plot_curves(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
+    """Writes mean AP against pictures seen, a line a run.
+
+    Raises:
+        InputError: if matplotlib is missing.
+    """
+    figure = _figure_class()(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    axes.set_xlabel("pictures seen")
+    axes.set_ylabel("mean AP")
+    axes.legend(fontsize=7)
+    _save(figure, path)

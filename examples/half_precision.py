@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ditifeat.features import ATTRIBUTES, SPARSE_ATTRIBUTES
 from ditifeat.model import DiTi
 
 
@@ -15,7 +16,7 @@ def main():
     parser.add_argument("out", type=Path, help="the folder to write")
     arguments = parser.parse_args()
     DiTi.load(arguments.model).save(arguments.out, torch.float16)
-    for name in ("README.md", "evaluation.json"):
+    for name in ("README.md", "evaluation.json", ATTRIBUTES, SPARSE_ATTRIBUTES):
         if (arguments.model / name).exists():
             shutil.copyfile(arguments.model / name, arguments.out / name)
     size = sum(path.stat().st_size for path in arguments.out.rglob("*") if path.is_file())

@@ -1,13 +1,16 @@
 """The examples run, on pictures that nobody owns, and print what the README says they do."""
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.conftest import make_picture
+from tests.conftest import make_picture, tiny_recipe
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FACES = Path(__file__).parents[1] / "ditifeat" / "weights" / "faces"
@@ -58,6 +61,19 @@ def test_figures(tmp_path):
 
 def test_edit_seconds(tmp_path):
     assert "next edit" in run("edit_seconds.py", cwd=tmp_path)
+
+
+def test_learning_curve(dataset, tmp_path):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(tiny_recipe())))))
+    main = ["train", recipe, "--data", dataset, "--out", tmp_path / "run"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ditifeat", *map(str, main)], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    options = ["--train-first", 30, "--run", recipe, tmp_path / "run" / "diti-run"]
+    out = run("learning_curve.py", dataset, dataset / "list_attr.txt", *options, cwd=tmp_path)
+    assert "| tiny | 80 |" in out and (tmp_path / "curve.png").stat().st_size > 5000
 
 
 def test_dm_samples(dataset, tiny_folder, tmp_path):
