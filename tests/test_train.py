@@ -261,8 +261,12 @@ def test_a_whole_run(photos, tmp_path, few_steps):
     recipe = write_recipe(tmp_path)
     labels = {"bright": np.arange(10) % 2, "number": np.arange(10.0)}
     folder = train(recipe, photos, tmp_path / "run", labels=labels)
+    encoder = ditifeat.load_encoder(folder)
+    assert list(encoder.attributes()) == ["bright", "number"]
+    assert max((attribute.weights != 0).sum() for attribute in map(encoder.attributes(True).__getitem__, labels)) <= 16
     assert sorted(p.name for p in folder.iterdir()) == [
-        "README.md", "config.json", "dm", "estimator.safetensors", "evaluation.json", "model.safetensors",
+        "README.md", "attributes-sparse.safetensors", "attributes.safetensors", "config.json", "dm",
+        "estimator.safetensors", "evaluation.json", "model.safetensors",
     ]  # fmt: skip
     encoder = ditifeat.load_encoder(folder)
     assert ditifeat.encode(encoder, photos).shape == (10, 32)
