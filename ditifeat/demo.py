@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from importlib import resources
 from pathlib import Path
@@ -23,6 +24,7 @@ STEPS = 20
 SLIDERS = 6
 FAMILIAR = ("Smiling", "Male", "Young", "Blond_Hair", "Heavy_Makeup", "Pale_Skin")  # the first to be shown
 REACH = 4.0  # of an attribute's slider, in units of `edit`'s scale
+KEPT = 100  # results that can still be downloaded
 SHOWN = 320  # pixels a side on the page
 CUTS: dict[str, Crop] = {"The central square": "center", "CelebA's aligned faces": "model"}
 STYLE = """
@@ -106,6 +108,8 @@ class Page:
             for name, sparse in (("all dimensions", False), ("16 dimensions", True))
             if (report := encoder.attributes(sparse)) is not None
         }
+        self._folder = tempfile.TemporaryDirectory(prefix="ditifeat-")
+        self._numbers = itertools.count()
         self.choices = sorted(next(iter(self.reports.values()), ()))
         self.names = [name for name in FAMILIAR if name in self.choices] or self.choices[:SLIDERS]
 
@@ -148,8 +152,10 @@ class Page:
                 weights, std = (torch.from_numpy(np.asarray(v)).to(z) for v in (attribute.weights, attribute.std))
                 changed = attribute_edit(changed, weights, std, strength)
         pixels = to_pixels(self.model.sample(x_T, changed, STEPS, solver="implicit"))[0]
-        path = Path(tempfile.mkdtemp(prefix="ditifeat-")) / "edited.png"
+        number = next(self._numbers)
+        path = Path(self._folder.name) / f"edited-{number}.png"
         save_picture(Image.fromarray(pixels), path)
+        path.with_name(f"edited-{number - KEPT}.png").unlink(missing_ok=True)
         return _shown(pixels), str(path)
 
     def blocks(self) -> Any:

@@ -54,7 +54,11 @@ def test_encode_probe_edit(tiny_folder, photos, labels, tmp_path, capsys):
         (("encode", "{photos}", "--out", "{tmp}/x.npz", "--model", "nonsense"), "neither a folder"),
         (("probe", "{tmp}/x.npz", "{tmp}/labels.txt"), "x.npz: there is no such file"),
         (("edit", "{photos}/00.png", "--out", "{tmp}/x.txt", "--reference", "y"), "pictures are saved as"),
-        (("edit", "{photos}/00.png", "--out", "{tmp}/x.png", "--attribute", "Odd"), "--report"),
+        (("edit", "{photos}/00.png", "--out", "{tmp}/x.png", "--attribute", "Odd"), "Odd"),
+        (
+            ("edit", "{photos}/00.png", "--out", "{tmp}/x.png", "--attribute", "Odd", "--model", "{model}"),
+            "knows no attributes; give --report",
+        ),
         (("edit", "{photos}/00.png", "--out", "{tmp}/x.png", "--model", "{model}"), "either a direction"),
         (("train", "nothing", "--data", "{photos}", "--out", "{tmp}/run"), "neither a recipe file"),
         (("convert", "--checkpoint", "{tmp}", "--dm", "{tmp}", "--out", "{tmp}/new"), "config.yml"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +46,14 @@ def test_the_parts_of_the_page(page):
         page.edit(state, "", {}, 0, 300, 0.1)[0], kept
     )
     assert page.edit(state, "", {}, 300, 300, 1.0)[0].tobytes() == kept.tobytes()
+
+
+def test_old_results_go(page, monkeypatch):
+    monkeypatch.setattr("ditifeat.demo.KEPT", 2)
+    monkeypatch.setattr("ditifeat.demo.STEPS", 2)
+    state, *_ = page.choose(page.samples[0], "The central square")
+    paths = [Path(page.edit(state, "", {}, 0, 0, 0.0)[1]) for _ in range(4)]
+    assert [path.exists() for path in paths] == [False, False, True, True]
 
 
 def test_a_model_without_a_frozen_dm_is_refused(tmp_path):
