@@ -236,6 +236,7 @@ def report(result: dict[str, Any]) -> str:
     for name, system in result["systems"].items():
         cells = [f"{system['mean'][key]:.3g}" if key in system["mean"] else "" for key in COLUMNS]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", _on_common_ground(result)]
     lines += ["", "| edit | attribute | target change | leakage | changed most beside it |", "|---|---|---|---|---|"]
     for name, system in result["systems"].items():
         for attribute, path in system.get("attributes", {}).items():
@@ -245,3 +246,15 @@ def report(result: dict[str, Any]) -> str:
                 f"| {', '.join(row['most_changed'])} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _on_common_ground(result: dict[str, Any]) -> str:
+    """The leakages at equal change over the attributes that every kind of edit can change as much: alone these compare."""
+    paths = {name: system["attributes"] for name, system in result["systems"].items() if "attributes" in system}
+    first = next(iter(paths.values()))
+    common = [name for name in first if all(leakage_at(rows[name]) is not None for rows in paths.values())]
+    if not common:
+        return f"No attribute's target change reaches {EQUAL_CHANGE} under every edit."
+    means = {name: np.mean([leakage_at(rows[a]) for a in common]) for name, rows in paths.items()}
+    told = "; ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+    return f"Leakage at a target change of {EQUAL_CHANGE}, over the attributes that all reach ({', '.join(common)}): {told}."
