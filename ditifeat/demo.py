@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import ditifeat
-from ditifeat.editing import attribute_edit, subset_edit
+from ditifeat.editing import attribute_edit, checked_direction, subset_edit
 from ditifeat.encoders import to_images
 from ditifeat.errors import DitifeatError, InputError
 from ditifeat.features import Encoder
@@ -119,7 +119,11 @@ class Page:
 
     @torch.no_grad()
     def choose(self, path: str | Path, cut: str) -> tuple[State, Image.Image, Image.Image]:
-        """A picture's state, the picture as the model sees it, and its ladder of time-steps."""
+        """A picture's state, the picture as the model sees it, and its ladder of time-steps.
+
+        Raises:
+            ImageDecodeError, InputError: for a file that is no picture, or too small a one.
+        """
         x_0 = self._read(path, cut)
         z = self.encoder(x_0)
         x_T = self.model.invert(x_0, z, STEPS, "implicit")
@@ -129,7 +133,7 @@ class Page:
 
     @torch.no_grad()
     def other(self, state: State, path: str | Path, cut: str) -> tuple[State, Image.Image]:
-        """The state with a second picture's code, and that picture."""
+        """The state with a second picture's code, and that picture; errors as `choose`."""
         x_0 = self._read(path, cut)
         return state | {"other": self.encoder(x_0).cpu().numpy()}, _shown(to_pixels(x_0)[0])
 
@@ -137,19 +141,27 @@ class Page:
     def edit(
         self, state: State, kind: str, strengths: dict[str, float], lo: int, hi: int, amount: float
     ) -> tuple[Image.Image, str]:
-        """The edited picture, and the path of a PNG of the model's own size."""
+        """The edited picture, and the path of a PNG of the model's own size.
+
+        Args:
+            state: of `choose`.
+            kind: which of `reports` gives the directions.
+            strengths: by attribute, in units of `edit`'s scale.
+            lo, hi: time-steps; the subsets between them move towards the second picture's.
+            amount: how far, 0..1.
+
+        Raises:
+            InputError: for an attribute that could not be probed.
+        """
         z, x_T = (torch.from_numpy(state[key]).to(self.encoder.device) for key in ("z", "x_T"))
         changed = z
         if "other" in state and amount:
-            p = self.encoder.partition
-            members = [i for i in range(p.k) if lo <= p.time_steps_of(i).start < hi]
-            if members:
-                other = torch.from_numpy(state["other"]).to(z)
-                changed = subset_edit(p, changed, other, range(members[0], members[-1] + 1), amount)
+            other = torch.from_numpy(state["other"]).to(z)
+            partition = self.encoder.partition
+            changed = subset_edit(partition, changed, other, partition.subsets_within(lo, hi), amount)
         for name, strength in strengths.items():
             if strength:
-                attribute = self.reports[kind][name]
-                weights, std = (torch.from_numpy(np.asarray(v)).to(z) for v in (attribute.weights, attribute.std))
+                weights, std = checked_direction(self.encoder, self.reports[kind][name])
                 changed = attribute_edit(changed, weights, std, strength)
         pixels = to_pixels(self.model.sample(x_T, changed, STEPS, solver="implicit"))[0]
         number = next(self._numbers)
@@ -204,7 +216,10 @@ class Page:
                 if not state:
                     return gr.skip(), gr.skip(), "Choose a picture first."
                 strengths = dict(zip(chosen, values, strict=False))
-                picture, path = self.edit(state, kind, strengths, lo, hi, amount)
+                try:
+                    picture, path = self.edit(state, kind, strengths, lo, hi, amount)
+                except DitifeatError as error:
+                    return gr.skip(), gr.skip(), str(error)
                 return picture, gr.DownloadButton(value=path, interactive=True), ""
 
             def choose(path: str | Path | None, cut: str) -> Any:

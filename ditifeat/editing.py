@@ -124,7 +124,7 @@ def edit(
     scales = _scales(scale, 0.3 if direction is not None else 1.0)
     model = encoder.model
     if direction is not None:
-        weights, std = _direction(encoder, direction)
+        weights, std = checked_direction(encoder, direction)
     else:
         subsets = _check_subsets(encoder.partition, subsets)
         reference_z, reference_x_T = _reference(encoder, reference, steps, crop, x_T, solver)
@@ -157,8 +157,12 @@ def _scales(scale: float | Sequence[float] | None, default: float) -> list[float
     return scales
 
 
-def _direction(encoder: Encoder, direction: Any) -> tuple[Tensor, Tensor]:
-    """A probe's weights on standardised codes and the std that standardised them, `(d,)` each."""
+def checked_direction(encoder: Encoder, direction: Any) -> tuple[Tensor, Tensor]:
+    """A probe's weights on standardised codes and the std that standardised them, `(d,)` each, on the encoder's device.
+
+    Raises:
+        InputError: for another shape, or weights that are zero or not finite.
+    """
     std = getattr(direction, "std", None) if hasattr(direction, "weights") else None
     weights = torch.as_tensor(np.asarray(getattr(direction, "weights", direction), dtype=np.float32))
     if weights.shape != (encoder.partition.d,):

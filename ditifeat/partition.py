@@ -71,6 +71,11 @@ class TimeStepPartition:
         first, last = (-(-i * self.num_time_steps // self.k) for i in (subset, subset + 1))
         return range(first, last)
 
+    def subsets_within(self, lo: int, hi: int) -> range:
+        """The subsets whose first time-step is within `lo..hi-1`; empty where there is none."""
+        members = [i for i in range(self.k) if lo <= self.time_steps_of(i).start < hi]
+        return range(members[0], members[-1] + 1) if members else range(0)
+
     @cached_property
     def boundaries(self) -> tuple[int, ...]:
         """First dimension of each subset, and `d` at the end: `k + 1` rising numbers."""
@@ -79,7 +84,7 @@ class TimeStepPartition:
         sizes = [0] * self.k
         lower = 0
         for upper, dims in zip(self.stages, self.dims_per_stage, strict=True):
-            members = [i for i in range(self.k) if lower <= self.time_steps_of(i).start < upper]
+            members = self.subsets_within(lower, upper)
             for i in members:
                 sizes[i] = dims // len(members)
             if members:
@@ -106,8 +111,8 @@ class TimeStepPartition:
         """
         if not 0 <= lo <= hi <= self.num_time_steps:
             raise InputError(f"time-steps {lo}..{hi} are not within 0..{self.num_time_steps}")
-        members = [i for i in range(self.k) if lo <= self.time_steps_of(i).start < hi]
-        return self.dims(members[0], members[-1] + 1) if members else slice(0, 0)
+        subsets = self.subsets_within(lo, hi)
+        return self.dims(subsets.start, subsets.stop) if subsets else slice(0, 0)
 
     @cached_property
     def ranges(self) -> tuple[tuple[int, int], ...]:

@@ -59,8 +59,7 @@ def _thirds(partition: ditifeat.TimeStepPartition) -> dict[str, range]:
     """Early, middle and late time-steps, as titles and their subsets."""
     titles = {}
     for lo, hi in pairwise([0, 300, 500, partition.num_time_steps]):
-        members = [i for i in range(partition.k) if lo <= partition.time_steps_of(i).start < hi]
-        titles[f"time-steps {lo}-{hi} of the last face put in"] = range(members[0], members[-1] + 1)
+        titles[f"time-steps {lo}-{hi} of the last face put in"] = partition.subsets_within(lo, hi)
     return titles
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import ditifeat
-from ditifeat.editing import attribute_edit, subset_edit
+from ditifeat.editing import attribute_edit, checked_direction, subset_edit
 from ditifeat.encoders import to_images
 from ditifeat.features import Encoder
 from ditifeat.images import batches, save_picture, to_pixels
@@ -56,8 +56,7 @@ def edits(encoders: dict[str, Encoder], out: Path, scale: float) -> None:
         x_T = model.invert(x_0, z, STEPS, "implicit")
         rows.setdefault("faces that the DM made", to_pixels(x_0))
         for name in filter(lambda name: name in report, ATTRIBUTES):
-            weights, std = (torch.from_numpy(np.asarray(v)) for v in (report[name].weights, report[name].std))
-            changed = attribute_edit(z, weights, std, scale)
+            changed = attribute_edit(z, *checked_direction(encoder, report[name]), scale)
             made = to_pixels(model.sample(x_T, changed, STEPS, solver="implicit"))
             rows[f"{title}: {name.replace('_', ' ')}, strength {scale}"] = made
     save_picture(sheet(rows), out / "edits.png")
@@ -72,8 +71,7 @@ def swaps(encoder: Encoder, out: Path) -> None:
     p = encoder.partition
     rows = {"from this face ... towards this one": to_pixels(x_0[[0, 5]])}
     for lo, hi in RANGES:
-        members = [i for i in range(p.k) if lo <= p.time_steps_of(i).start < hi]
-        subsets = range(members[0], members[-1] + 1)
+        subsets = p.subsets_within(lo, hi)
         codes = torch.cat([subset_edit(p, z[:1], z[5:], subsets, float(share)) for share in shares])
         rows[f"time-steps {lo}-{hi}, x_T kept"] = to_pixels(encoder.model.sample(x_T, codes, STEPS, solver="implicit"))
     save_picture(sheet(rows), out / "swaps.png")

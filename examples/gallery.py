@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import ditifeat
-from ditifeat.editing import attribute_edit
+from ditifeat.editing import attribute_edit, checked_direction
 from ditifeat.encoders import to_images
 from ditifeat.images import batches, save_picture, to_pixels
 from ditifeat.quickstart import sheet
@@ -63,7 +63,7 @@ def main() -> None:
     rows = {}
     kept = pictures(z)
     for name in arguments.attributes:
-        weights, std = (torch.from_numpy(np.asarray(v)) for v in (report[name].weights, report[name].std))
+        weights, std = checked_direction(encoder, report[name])
         less, more = (pictures(attribute_edit(z, weights, std, s * arguments.scale)) for s in (-1, 1))
         # Each face as a triple: less, as it is, more.
         rows[f"{name.replace('_', ' ')}: less, reconstruction, more"] = np.stack([less, kept, more], axis=1).reshape(

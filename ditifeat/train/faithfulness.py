@@ -7,7 +7,7 @@ deviation over held-out pictures, so that a change of 1 is as far as two picture
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ditifeat.artefact import write_text
-from ditifeat.editing import attribute_edit, subset_edit
+from ditifeat.editing import attribute_edit, checked_direction, subset_edit
 from ditifeat.encoders import to_images
 from ditifeat.errors import InputError
 from ditifeat.features import Encoder
@@ -26,11 +26,11 @@ from ditifeat.metrics import kernel_distance
 from ditifeat.model import DiTi
 from ditifeat.probing import probe
 from ditifeat.train.benchmark import load_run, read_pictures
+from ditifeat.train.evaluate import SPARSE
 from ditifeat.train.floors import in_batches
 from ditifeat.train.judge import Judge, judged, remembered_judge
 
 STRENGTHS = (0.15, 0.3, 0.6, 1.2, 2.4)
-SPARSE = 16
 EQUAL_CHANGE = 0.25  # of the target, in deviations: where leakages are compared
 RANGES = ((0, 300), (300, 500), (500, 1000))
 COLUMNS = {
@@ -150,9 +150,7 @@ def _edited(
         directions = probe(codes, {name: targets[name][:first] for name in chosen}, train=train, dims=dims)
         rows = {}
         for name in chosen:
-            weights, std = (
-                torch.from_numpy(np.asarray(v)).to(z) for v in (directions[name].weights, directions[name].std)
-            )
+            weights, std = checked_direction(encoder, directions[name])
             column = list(targets).index(name)
             rows[name] = [
                 _attribute_row(jury, kept, pictures(attribute_edit(z, weights, std, s)), column, s, list(targets))
@@ -160,21 +158,14 @@ def _edited(
             ]
         found[f"{title}: {kind}"] = {"mean": _mean(rows), "attributes": rows}
     if encoder.partition.k > 1:
-        for subsets, lo, hi in _ranges(encoder):
+        for lo, hi in RANGES:
+            subsets = encoder.partition.subsets_within(lo, hi)
             edited = pictures(subset_edit(encoder.partition, z, z.roll(1, 0), subsets))
             changed = float(np.abs(jury.changes(kept, edited)).mean())
             found[f"{title}: time-steps {lo}-{hi} of another"] = {
                 "mean": {"leakage": changed, **jury.identity(kept, edited)}
             }
     return found
-
-
-def _ranges(encoder: Encoder) -> Iterator[tuple[range, int, int]]:
-    p = encoder.partition
-    for lo, hi in RANGES:
-        members = [i for i in range(p.k) if lo <= p.time_steps_of(i).start < hi]
-        if members:
-            yield range(members[0], members[-1] + 1), lo, hi
 
 
 def _attribute_row(
