@@ -27,6 +27,8 @@ class EncoderSpec:
             path of a DM's U-Net, without time-steps: two residual blocks a level would be `layers=2`).
         layers: residual blocks a level; "residual" alone.
         unshuffle: blocks of so many pixels a side become channels first; "residual" alone.
+        mirrored: a picture's code is the mean of its own and its mirror image's: no dimension tells left from
+            right, and encoding costs twice as much.
     """
 
     channels: tuple[int, ...]
@@ -35,6 +37,7 @@ class EncoderSpec:
     style: Literal["plain", "residual"] = "plain"
     layers: int = 1
     unshuffle: int = 1
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.channels) <= 10 or not all(32 <= c <= 2048 and c % 32 == 0 for c in self.channels):
@@ -104,6 +107,14 @@ class ResidualBlock(nn.Module):
         return self.shortcut(x) + self.conv2(nn.functional.silu(self.norm2(hidden)))
 
 
+class MirroredEncoder(nn.Sequential):
+    """The mean over a picture and its mirror image of what the layers give; so is every slice of it."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        both: Tensor = super().forward(torch.cat([images, images.flip(-1)]))
+        return both.unflatten(0, (2, -1)).mean(0)
+
+
 def build_encoder(spec: EncoderSpec, image_size: int, latent_dim: int) -> nn.Sequential:
     """The encoder network for images of `image_size` pixels a side.
 
@@ -118,7 +129,8 @@ def build_encoder(spec: EncoderSpec, image_size: int, latent_dim: int) -> nn.Seq
             f"encoder: {image_size} px, channels {spec.channels} and d = {latent_dim} need over {MAX_LINEAR} weights"
         )
     layers = _plain_layers(spec) if spec.style == "plain" else _residual_layers(spec)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(spec.channels[-1] * side**2, latent_dim))
+    sequence = MirroredEncoder if spec.mirrored else nn.Sequential
+    return sequence(*layers, nn.Flatten(), nn.Linear(spec.channels[-1] * side**2, latent_dim))
 
 
 def _plain_layers(spec: EncoderSpec) -> list[nn.Module]:

@@ -37,6 +37,19 @@ def test_a_residual_encoder_is_a_unet_s_down_path():
         build_encoder(spec, 60, 16)
 
 
+def test_a_mirrored_encoder_is_the_mean_of_both_sides():
+    torch.manual_seed(0)
+    plain, mirrored = (build_encoder(EncoderSpec((32, 32), mirrored=m), 32, 8).eval() for m in (False, True))
+    mirrored.load_state_dict(plain.state_dict())
+    images = torch.rand(3, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        expected = (plain(images) + plain(images.flip(-1))) / 2
+        assert torch.allclose(mirrored(images), expected, atol=1e-5)
+        assert torch.allclose(mirrored(images.flip(-1)), expected, atol=1e-5)
+        assert torch.allclose(mirrored[-1](mirrored[:-1](images)), expected, atol=1e-5)
+        assert not torch.allclose(plain(images), expected, atol=1e-2)
+
+
 def test_images_are_scaled():
     rows = torch.tensor([[[[0, 255, 127]]]], dtype=torch.uint8)
     assert torch.allclose(to_images(rows).flatten(), torch.tensor([-1.0, 1.0, -0.00392]), atol=1e-4)

@@ -354,8 +354,10 @@ def test_two_processes_learn_what_one_does(photos, tmp_path, few_steps):
         assert torch.allclose(a[key], b[key], rtol=0.05, atol=1e-3), key
 
 
-def test_whitened_codes_are_white():
-    model = random_model(tiny_recipe())
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_whitened_codes_are_white(mirrored):
+    recipe = tiny_recipe()
+    model = random_model(replace(recipe, encoder=replace(recipe.encoder_spec, mirrored=mirrored)))
     images = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (400, 3, 32, 32)).astype(np.float32))
     whiten_codes(model.encoder, images)
     codes = model.encoder(images)

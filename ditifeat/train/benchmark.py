@@ -227,7 +227,10 @@ def _importance(codes: np.ndarray, binary: np.ndarray) -> np.ndarray:
 def _floors(encoder: Encoder, array: np.ndarray, targets: dict[str, np.ndarray], first: int) -> list[dict[str, Any]]:
     """Floors under a DiTi or PDAE run; under any other, that of the pixels alone."""
     binary = np.stack([(y == y.max()) for y in targets.values()], axis=1).astype(np.float64)
-    codes = {"floor: PCA of 32 x 32 pixels": floors.pca(array, first, encoder.config.latent_dim)}
+    d = encoder.config.latent_dim
+    codes = {"floor: PCA of 32 x 32 pixels": floors.pca(array, first, d)}
+    if encoder.config.encoder.mirrored:
+        codes["floor: PCA of 32 x 32 pixels, mirrored"] = floors.pca(array, first, d, mirrored=True)
     model = encoder.model if encoder.config.method == "diti" else None
     if isinstance(model, DiTi):
         codes["floor: random encoder"] = floors.untrained(model, array, first, white=False)

@@ -105,7 +105,11 @@ def encoder_from_dm(encoder: nn.Sequential, spec: EncoderSpec, dm: DiffusionMode
     config = unet.config
     factor = dm.codec.factor if isinstance(dm.codec, UnshuffleCodec) else 1
     wanted = EncoderSpec(
-        tuple(config.block_out_channels), style="residual", layers=config.layers_per_block, unshuffle=factor
+        tuple(config.block_out_channels),
+        style="residual",
+        layers=config.layers_per_block,
+        unshuffle=factor,
+        mirrored=spec.mirrored,
     )
     if (
         spec != wanted

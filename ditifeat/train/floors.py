@@ -27,12 +27,15 @@ def in_batches(function: Callable[[Tensor], Tensor], array: np.ndarray, batch: i
     return torch.cat([function(images).float().cpu() for images in parts]).numpy()
 
 
-def pca(array: np.ndarray, first: int, components: int = 512, side: int = 32) -> np.ndarray:
-    """Principal components of `side` x `side` pixels, fitted on the first rows."""
+def pca(array: np.ndarray, first: int, components: int = 512, side: int = 32, mirrored: bool = False) -> np.ndarray:
+    """Principal components of `side` x `side` pixels, fitted on the first rows; `mirrored`: of the mean of both sides."""
     from sklearn.decomposition import PCA
 
     small = [np.asarray(Image.fromarray(row).resize((side, side), Image.Resampling.BOX)).ravel() for row in array]
     pixels = np.stack(small).astype(np.float32) / 255
+    if mirrored:
+        sides = pixels.reshape(len(array), side, side, 3)
+        pixels = ((sides + sides[:, :, ::-1]) / 2).reshape(len(array), -1)
     components = min(components, first, pixels.shape[1])
     return PCA(components, random_state=0).fit(pixels[:first]).transform(pixels)
 
