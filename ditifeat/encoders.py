@@ -111,7 +111,7 @@ class MirroredEncoder(nn.Sequential):
     """The mean over a picture and its mirror image of what the layers give; so is every slice of it."""
 
     def forward(self, images: Tensor) -> Tensor:
-        both: Tensor = super().forward(torch.cat([images, images.flip(-1)]))
+        both: Tensor = super().forward(torch.cat([images, images.flip(-1)]))  # type: ignore[no-untyped-call]
         return both.unflatten(0, (2, -1)).mean(0)
 
 

@@ -1,5 +1,7 @@
 """Losses of the other systems against loops written from their papers, and SimCLR's augmentations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -111,9 +113,9 @@ def test_augmentations():
 
 
 def test_benchmark(photos, tmp_path):
-    recipe = tiny_recipe()
-    random_model(recipe).save(tmp_path / "a" / "model")
-    random_model(tiny_recipe(seed=1)).save(tmp_path / "b" / "model")
+    mirrored = {"encoder": replace(tiny_recipe().encoder_spec, mirrored=True)}
+    random_model(tiny_recipe(**mirrored)).save(tmp_path / "a" / "model")
+    random_model(tiny_recipe(seed=1, **mirrored)).save(tmp_path / "b" / "model")
     random_model(method_recipe("pdae")).save(tmp_path / "c" / "model")
     folder = tmp_path / "data"
     folder.mkdir()
@@ -127,7 +129,9 @@ def test_benchmark(photos, tmp_path):
     systems = result["systems"]
     assert systems["tiny"]["runs"] == 2 and systems["pdae"]["runs"] == 1
     assert set(systems["tiny"]["std"]) >= {"ap", "mse"} and not systems["pdae"]["std"]
-    assert sum(name.startswith("floor") for name in systems) == 4
+    assert sum(name.startswith("floor") for name in systems) == 5
+    pixels, both = (systems[f"floor: PCA of 32 x 32 pixels{kind}"]["mean"]["ap"] for kind in ("", ", mirrored"))
+    assert pixels != both
     each = [values["ap"] for values in systems["tiny"]["each"]]
     assert systems["tiny"]["mean"]["ap"] == pytest.approx(np.mean(each)) and each[0] != each[1]
     text = (tmp_path / "out" / "benchmark.md").read_text()
