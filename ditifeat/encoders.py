@@ -108,7 +108,7 @@ class ResidualBlock(nn.Module):
 
 
 class MirroredEncoder(nn.Sequential):
-    """The mean over a picture and its mirror image of what the layers give; so is every slice of it."""
+    """The mean over pictures `(B, 3, S, S)` and their mirror images of what the layers give; so is what its first layers give."""
 
     def forward(self, images: Tensor) -> Tensor:
         both: Tensor = super().forward(torch.cat([images, images.flip(-1)]))  # type: ignore[no-untyped-call]

@@ -28,7 +28,7 @@ def in_batches(function: Callable[[Tensor], Tensor], array: np.ndarray, batch: i
 
 
 def pca(array: np.ndarray, first: int, components: int = 512, side: int = 32, mirrored: bool = False) -> np.ndarray:
-    """Principal components of `side` x `side` pixels, fitted on the first rows; `mirrored`: of the mean of both sides."""
+    """`(n, components)`: of `side` x `side` pixels of uint8 `(n, H, W, 3)`, fitted on the first rows; or of both sides' mean."""
     from sklearn.decomposition import PCA
 
     small = [np.asarray(Image.fromarray(row).resize((side, side), Image.Resampling.BOX)).ravel() for row in array]
