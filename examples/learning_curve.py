@@ -2,8 +2,9 @@
 
     python examples/learning_curve.py images.tar list_attr_celeba.txt --train-first 8000 --run recipe.yaml checkpoints/ --out curve
 
-A run keeps its last two checkpoints; copy `RUN/diti-run/checkpoint-*.safetensors` elsewhere to keep more. The probe is one ridge
-regression, on the codes as they are and on whitened ones, which lets codes that have narrowed speak.
+A run keeps its last two checkpoints; copy `RUN/diti-run/checkpoint-*.safetensors` elsewhere to keep more, or those of
+`RUN/dm-run`, for the curve of an encoder that is the DM's down path and learnt nothing else. The probe is one ridge regression, on
+the codes as they are and on whitened ones, which lets codes that have narrowed speak.
 """
 
 import argparse
@@ -13,20 +14,33 @@ import numpy as np
 import torch
 
 from ditifeat.artefact import load_strictly, read_tensors, under, write_text
+from ditifeat.config import DMReference
 from ditifeat.encoders import build_encoder
 from ditifeat.images import batches
 from ditifeat.labels import read_labels
 from ditifeat.plotting import plot_curves
 from ditifeat.probing import ridge_mean_ap
 from ditifeat.train.config import Recipe, load_recipe
-from ditifeat.train.floors import in_batches
+from ditifeat.train.diti import build_diti
+from ditifeat.train.dm import build_dm
+from ditifeat.train.floors import in_batches, untrained
 
 
-def codes(recipe: Recipe, checkpoint: Path, array: np.ndarray) -> np.ndarray:
+def codes(recipe: Recipe, checkpoint: Path, array: np.ndarray, first: int) -> tuple[str, int, np.ndarray]:
+    """The stage that a checkpoint is of, how many pictures it has seen, and the codes that it gives."""
+    tensors = read_tensors(checkpoint)[0]
+    step = int(checkpoint.stem.split("-")[1])
+    unet = under(tensors, "averaged.unet.")
+    if unet:
+        dm = build_dm(recipe)
+        load_strictly(dm.unet, unet, str(checkpoint))
+        z = untrained(build_diti(recipe, dm, DMReference()), array, first, white=True, from_dm=True)
+        return f"{recipe.name}, DM's down path", step * recipe.dm.optimiser.batch, z
     encoder = build_encoder(recipe.encoder_spec, recipe.image.size, recipe.partition.d)
-    load_strictly(encoder, under(read_tensors(checkpoint)[0], "averaged.encoder."), str(checkpoint))
+    load_strictly(encoder, under(tensors, "averaged.encoder."), str(checkpoint))
     with torch.no_grad():
-        return in_batches(encoder.eval(), array)
+        z = in_batches(encoder.eval(), array)
+    return recipe.name, step * getattr(recipe, recipe.method).optimiser.batch, z
 
 
 def whitened(z: np.ndarray, first: int) -> np.ndarray:
@@ -59,14 +73,13 @@ def main() -> None:
     curves: dict[str, list[tuple[int, float]]] = {}
     for recipe, checkpoints in loaded:
         for checkpoint in checkpoints:
-            seen = int(checkpoint.stem.split("-")[1]) * getattr(recipe, recipe.method).optimiser.batch
-            z = codes(recipe, checkpoint, array)
+            name, seen, z = codes(recipe, checkpoint, array, arguments.train_first)
             plain, white = (
                 ridge_mean_ap(x, targets, arguments.train_first) for x in (z, whitened(z, arguments.train_first))
             )
-            curves.setdefault(recipe.name, []).append((seen, plain))
-            curves.setdefault(f"{recipe.name}, whitened", []).append((seen, white))
-            lines.append(f"| {recipe.name} | {seen} | {plain:.4f} | {white:.4f} |")
+            curves.setdefault(name, []).append((seen, plain))
+            curves.setdefault(f"{name}, whitened", []).append((seen, white))
+            lines.append(f"| {name} | {seen} | {plain:.4f} | {white:.4f} |")
             print(lines[-1], flush=True)
     write_text(arguments.out.with_suffix(".md"), "\n".join(lines) + "\n")
     plot_curves(curves, arguments.out.with_suffix(".png"))

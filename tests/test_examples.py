@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ditifeat.encoders import EncoderSpec
 from tests.conftest import make_picture, tiny_recipe
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -65,15 +66,19 @@ def test_edit_seconds(tmp_path):
 
 def test_learning_curve(dataset, tmp_path):
     recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(tiny_recipe())))))
+    down_path = EncoderSpec((32, 32), style="residual", layers=1, unshuffle=2)
+    recipe.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(tiny_recipe(encoder=down_path))))))
     main = ["train", recipe, "--data", dataset, "--out", tmp_path / "run"]
     done = subprocess.run(
         [sys.executable, "-m", "ditifeat", *map(str, main)], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    options = ["--train-first", 30, "--run", recipe, tmp_path / "run" / "diti-run"]
+    options = ["--train-first", 30]
+    for stage in ("diti-run", "dm-run"):
+        options += ["--run", recipe, tmp_path / "run" / stage]
     out = run("learning_curve.py", dataset, dataset / "list_attr.txt", *options, cwd=tmp_path)
-    assert "| tiny | 80 |" in out and (tmp_path / "curve.png").stat().st_size > 5000
+    assert "| tiny | 80 |" in out and "| tiny, DM's down path |" in out
+    assert (tmp_path / "curve.png").stat().st_size > 5000
 
 
 def test_dm_samples(dataset, tiny_folder, tmp_path):
