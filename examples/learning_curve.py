@@ -34,7 +34,7 @@ def codes(recipe: Recipe, checkpoint: Path, array: np.ndarray, first: int) -> tu
     if unet:
         dm = build_dm(recipe)
         load_strictly(dm.unet, unet, str(checkpoint))
-        z = untrained(build_diti(recipe, dm, DMReference()), array, first, white=True, from_dm=True)
+        z = untrained(build_diti(recipe, dm, DMReference()), array, first, "white", from_dm=True)
         return f"{recipe.name}, DM's down path", step * recipe.dm.optimiser.batch, z
     encoder = build_encoder(recipe.encoder_spec, recipe.image.size, recipe.partition.d)
     load_strictly(encoder, under(tensors, "averaged.encoder."), str(checkpoint))

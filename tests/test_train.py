@@ -18,14 +18,14 @@ import yaml
 
 import ditifeat
 from ditifeat import RecipeError
-from ditifeat.encoders import EncoderSpec, build_encoder
+from ditifeat.encoders import build_encoder
 from ditifeat.images import Preprocessing
 from ditifeat.model import DiTi
 from ditifeat.train import train
 from ditifeat.train.baselines import ContrastiveTask, DiffAETask, build_diffae
 from ditifeat.train.config import DiTiRecipe, Optimiser, UNetSpec, load_recipe, recipe_names
 from ditifeat.train.data import Pictures, prepare
-from ditifeat.train.diti import DiTiTask, encoder_from_dm, model_config, set_code_statistics, whiten_codes
+from ditifeat.train.diti import DiTiTask, model_config, set_code_statistics
 from ditifeat.train.dm import DMTask, build_dm
 from ditifeat.train.loop import Trainer, learning_rate, list_checkpoints
 from tests.conftest import make_picture, method_recipe, random_model, tiny_recipe
@@ -352,34 +352,6 @@ def test_two_processes_learn_what_one_does(photos, tmp_path, few_steps):
     a, b = (DiTi.load(tmp_path / count / "model").state_dict() for count in ("1", "2"))
     for key in a:
         assert torch.allclose(a[key], b[key], rtol=0.05, atol=1e-3), key
-
-
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_whitened_codes_are_white(mirrored):
-    recipe = tiny_recipe()
-    model = random_model(replace(recipe, encoder=replace(recipe.encoder_spec, mirrored=mirrored)))
-    images = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (400, 3, 32, 32)).astype(np.float32))
-    whiten_codes(model.encoder, images)
-    codes = model.encoder(images)
-    covariance = torch.cov(codes.T)
-    assert codes.mean(0).abs().max() < 1e-3
-    assert (covariance.diagonal() - 1).abs().max() < 0.01
-    assert (covariance - torch.diag(covariance.diagonal())).abs().max() < 0.05
-
-
-def test_the_encoder_begins_as_the_dm_s_down_path():
-    recipe = tiny_recipe()
-    dm = build_dm(recipe).eval()
-    spec = EncoderSpec((32, 32), style="residual", unshuffle=2)
-    encoder = build_encoder(spec, 32, 32)
-    encoder_from_dm(encoder, spec, dm)
-    images = torch.rand(2, 3, 32, 32) * 2 - 1
-    with torch.no_grad():
-        expected = dm.features(dm.codec.encode(images), torch.full((2,), 50)).bottleneck.flatten(1)
-        assert torch.allclose(encoder[:-1](images), expected, atol=1e-5)
-    other = EncoderSpec((32, 64), style="residual", unshuffle=2)
-    with pytest.raises(RecipeError, match="down path"):
-        encoder_from_dm(build_encoder(other, 32, 32), other, dm)
 
 
 @pytest.mark.parametrize("method", ["pdae", "diffae", "simclr", "simsiam"])

@@ -233,10 +233,11 @@ def _floors(encoder: Encoder, array: np.ndarray, targets: dict[str, np.ndarray],
         codes["floor: PCA of 32 x 32 pixels, mirrored"] = floors.pca(array, first, d, mirrored=True)
     model = encoder.model if encoder.config.method == "diti" else None
     if isinstance(model, DiTi):
-        codes["floor: random encoder"] = floors.untrained(model, array, first, white=False)
-        codes["floor: random encoder, white codes"] = floors.untrained(model, array, first, white=True)
+        codes["floor: random encoder"] = floors.untrained(model, array, first, "random")
+        codes["floor: random encoder, white codes"] = floors.untrained(model, array, first, "white")
         if model.config.encoder.style == "residual":
-            codes["floor: frozen DM's down path, white codes"] = floors.untrained(model, array, first, True, True)
+            for kind in ("white", "lost"):
+                codes[f"floor: frozen DM's down path, {kind} codes"] = floors.untrained(model, array, first, kind, True)
         bottleneck, t = floors.dm_bottleneck(model.dm, array, first, binary)
         codes[f"floor: frozen DM's bottleneck, mean over space, t = {t}"] = bottleneck
     return [{"system": name, **_scored(z, targets, first)} for name, z in codes.items()]

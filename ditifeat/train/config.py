@@ -109,8 +109,9 @@ class DiTiRecipe:
         warm_start: the estimator begins as the frozen DM's middle and up path with a zero output layer, not at random.
         encoder_from_dm: the encoder (of style "residual", with the DM's own channels, layers and unshuffling) begins as the
             frozen DM's down path at time-step 50, not at random.
-        whiten: the encoder's last layer begins so that the codes of the training pictures are white, the coarsest last, and not
-            at random; the estimator's first layer begins with their natural sizes.
+        codes: how the encoder's last layer begins: "random"; "white", the principal components of its inputs at equal
+            variance; or "lost", the components that best tell what the frozen DM has lost at each range of time-steps. The
+            estimator's first layer begins with their natural sizes.
         encoder_lr: the encoder's learning rate as a share of the optimiser's.
         output: what the estimator's network gives, G itself or a correction of the DM's v (`ModelConfig`).
         weighting: of the time-steps' losses, `DiTi.losses`.
@@ -120,7 +121,7 @@ class DiTiRecipe:
     detach: Literal["off", "on", "both"] = "on"
     warm_start: bool = False
     encoder_from_dm: bool = False
-    whiten: bool = False
+    codes: Literal["random", "white", "lost"] = "random"
     encoder_lr: float = 1.0
     output: EstimatorOutput = "gradient"
     weighting: Literal["published", "v"] = "published"
@@ -145,7 +146,7 @@ class ContrastiveRecipe:
         loss: "nt_xent" (SimCLR) or "simsiam".
         temperature: of NT-Xent.
         projection: the width of the head's output.
-        whiten: as DiTi's.
+        whiten: the encoder's last layer begins with DiTi's "white" codes, and not at random.
     """
 
     optimiser: Optimiser

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import torch
-from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from ditifeat.codec import UnshuffleCodec, VAECodec
 from ditifeat.config import DMReference, ModelConfig
 from ditifeat.diffae import DiffAE
 from ditifeat.diffusion import DiffusionModel
 from ditifeat.encoder_only import EncoderOnly
-from ditifeat.encoders import EncoderSpec, ResidualBlock, build_encoder, to_images
-from ditifeat.errors import ModelError, RecipeError
+from ditifeat.encoders import build_encoder, to_images
 from ditifeat.images import grid, save_picture, to_pixels
 from ditifeat.model import DiTi
 from ditifeat.train.config import DiTiRecipe, Recipe
@@ -90,77 +86,6 @@ class DiTiTask(Task):
         inferred = model.sample(model.invert(images, z, 50), z, 25)
         rows = torch.cat([images, inferred, model.sample(x_T, z, 25)])
         save_picture(grid(to_pixels(rows), columns=len(images)), path)
-
-
-@torch.no_grad()
-def encoder_from_dm(encoder: nn.Sequential, spec: EncoderSpec, dm: DiffusionModel, time_step: int = 50) -> None:
-    """Gives an encoder of style "residual" the weights of the DM's down path, with a time-step's embedding folded in.
-
-    Clean pictures are encoded, so an early time-step fits.
-
-    Raises:
-        RecipeError: if the encoder's layers are not those of the DM.
-    """
-    unet = dm.unet
-    config = unet.config
-    factor = dm.codec.factor if isinstance(dm.codec, UnshuffleCodec) else 1
-    wanted = EncoderSpec(
-        tuple(config.block_out_channels),
-        style="residual",
-        layers=config.layers_per_block,
-        unshuffle=factor,
-        mirrored=spec.mirrored,
-    )
-    if (
-        spec != wanted
-        or any(kind != "DownBlock2D" for kind in config.down_block_types)
-        or isinstance(dm.codec, VAECodec)
-    ):
-        raise RecipeError(f"encoder_from_dm: this DM's down path needs the encoder {wanted}, and no attention in it")
-    embedding = unet.time_embedding(unet.time_proj(torch.tensor([time_step])))
-    ours = iter(layer for layer in encoder if isinstance(layer, nn.Conv2d | ResidualBlock))
-    next(ours).load_state_dict(unet.conv_in.state_dict())
-    for block in unet.down_blocks:
-        for theirs in block.resnets:
-            _copy_block(cast(ResidualBlock, next(ours)), theirs, embedding)
-        for sampler in block.downsamplers or ():
-            next(ours).load_state_dict(sampler.conv.state_dict())
-
-
-def _copy_block(ours: ResidualBlock, theirs: ResnetBlock2D, embedding: Tensor) -> None:
-    for name in ("norm1", "conv1", "norm2", "conv2"):
-        getattr(ours, name).load_state_dict(getattr(theirs, name).state_dict())
-    if theirs.conv_shortcut is not None:
-        ours.shortcut.load_state_dict(theirs.conv_shortcut.state_dict())
-    # What is added for the time-step is a constant here, like a bias.
-    ours.conv1.bias += theirs.time_emb_proj(theirs.nonlinearity(embedding))[0]
-
-
-@torch.no_grad()
-def whiten_codes(encoder: nn.Sequential, images: Tensor) -> Tensor:
-    """Sets the encoder's last layer so that codes of `images` `(N, 3, S, S)` begin white: uncorrelated, mean 0, std 1.
-
-    They are the principal components of the layer's input, scaled to equal variance, the largest last: what varies most
-    is coarse, and belongs to late time-steps. A random layer's codes vary along few directions, and training them narrows
-    these further before it widens them.
-
-    Returns:
-        `(d,)`: how much each code varied before it was scaled, root mean square 1.
-    """
-    last = encoder[-1]
-    inputs = torch.cat([encoder[:-1](part) for part in images.split(256)]).double()
-    mean = inputs.mean(0)
-    variances, components = torch.linalg.eigh((inputs - mean).T @ (inputs - mean) / len(inputs))
-    kept = slice(-last.out_features, None)  # type: ignore[operator]
-    # The floor keeps components that hardly vary from being blown up into noise.
-    weight = (components[:, kept] / (variances[kept] + 1e-3 * variances[kept].mean()).sqrt()).T
-    weight /= ((inputs - mean) @ weight.T).std(0)[:, None]
-    if len(weight) < last.out_features:  # type: ignore[operator]
-        raise ModelError(f"{len(weight)} inputs of the encoder's last layer cannot be whitened to more codes")
-    last.weight.copy_(weight)  # type: ignore[operator]
-    last.bias.copy_(-weight @ mean)  # type: ignore[operator]
-    scale = variances[kept].clamp(min=0).sqrt()
-    return (scale / scale.square().mean().sqrt()).float()
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,10 +15,9 @@ from ditifeat.encoders import build_encoder, to_images
 from ditifeat.errors import RecipeError
 from ditifeat.model import DiTi
 from ditifeat.probing import ridge_mean_ap
-from ditifeat.train.diti import encoder_from_dm, whiten_codes
+from ditifeat.train.start import STARTED_ON, encoder_from_dm, lost_codes, whiten_codes
 
 DDAE_TIME_STEPS = (50, 150, 300)
-WHITENED_ON = 4096
 
 
 @torch.no_grad()
@@ -40,15 +40,20 @@ def pca(array: np.ndarray, first: int, components: int = 512, side: int = 32, mi
     return PCA(components, random_state=0).fit(pixels[:first]).transform(pixels)
 
 
-def untrained(model: DiTi, array: np.ndarray, first: int, white: bool, from_dm: bool = False) -> np.ndarray:
-    """The model's encoder network before training: random or the DM's down path; its codes as they are, or white."""
+def untrained(
+    model: DiTi, array: np.ndarray, first: int, codes: Literal["random", "white", "lost"], from_dm: bool = False
+) -> np.ndarray:
+    """The model's encoder network before training: random or the DM's down path, with codes as a recipe begins them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = build_encoder(model.config.encoder, model.config.image.size, model.partition.d).eval()
     if from_dm:
         encoder_from_dm(encoder, model.config.encoder, model.dm)
-    if white:
-        whiten_codes(encoder, to_images(torch.from_numpy(array[: min(first, WHITENED_ON)].copy())))
+    images = to_images(torch.from_numpy(array[: min(first, STARTED_ON)].copy()))
+    if codes == "white":
+        whiten_codes(encoder, images)
+    elif codes == "lost":
+        lost_codes(DiTi(model.config, model.dm, encoder, model.estimator), images)
     return in_batches(encoder, array)
 
 

@@ -30,14 +30,13 @@ from ditifeat.train.diti import (
     AnyModel,
     DiTiTask,
     build_diti,
-    encoder_from_dm,
     model_config,
     set_code_statistics,
-    whiten_codes,
 )
 from ditifeat.train.dm import DMTask, build_dm
 from ditifeat.train.evaluate import evaluate
 from ditifeat.train.loop import Trainer
+from ditifeat.train.start import STARTED_ON, encoder_from_dm, lost_codes, whiten_codes
 
 
 def altered(recipe: str | Path | Recipe, dm: str | None, seed: int | None, images: int | None) -> Recipe:
@@ -135,9 +134,13 @@ def _diti(recipe: Recipe, pictures: Pictures, out: Path, resume: bool) -> DiTi:
     encoder = cast(nn.Sequential, model.encoder)
     if recipe.diti.encoder_from_dm:
         encoder_from_dm(encoder, recipe.encoder_spec, diffusion)
-    if recipe.diti.whiten:
-        sizes = whiten_codes(encoder, pictures.first(4096))
-        # To a random first layer all white codes are alike; what varies most in pictures should be heard first.
+    if recipe.diti.codes != "random":
+        images = pictures.first(STARTED_ON)
+        white = recipe.diti.codes == "white"
+        sizes = (
+            whiten_codes(encoder, images) if white else lost_codes(model, images, recipe.diti.weighting, recipe.seed)
+        )
+        # To a random first layer all these codes are alike; what varies or tells most should be heard first.
         model.estimator.code_embedding.weight.data *= sizes
     task = DiTiTask(model, recipe.diti)
     averaged = Trainer(task, pictures, recipe.diti.optimiser, out / "diti-run", recipe.seed).run(resume)
@@ -160,7 +163,7 @@ def _contrastive(recipe: Recipe, pictures: Pictures, out: Path, resume: bool) ->
         torch.manual_seed(recipe.seed)
         encoder = build_encoder(config.encoder, recipe.image.size, config.latent_dim)
     if recipe.contrastive.whiten:
-        whiten_codes(encoder, pictures.first(4096))
+        whiten_codes(encoder, pictures.first(STARTED_ON))
     task = ContrastiveTask(encoder, recipe)
     averaged = Trainer(task, pictures, recipe.contrastive.optimiser, out / "contrastive-run", recipe.seed).run(resume)
     return EncoderOnly(config, averaged["encoder"]).to(PartialState().device).requires_grad_(False).eval()

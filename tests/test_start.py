@@ -1,0 +1,133 @@
+"""Where training begins: codes from a frozen DM, before a step is made."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ditifeat.encoders import EncoderSpec, build_encoder
+from ditifeat.errors import ModelError, RecipeError
+from ditifeat.partition import TimeStepPartition
+from ditifeat.train.dm import build_dm
+from ditifeat.train.start import encoder_from_dm, lost_codes, whiten_codes
+from tests.conftest import random_model, tiny_recipe
+
+
+def smooth_images(count, seed=0):
+    """Pictures of a few colours and lights, `(count, 3, 32, 32)`: what is told of them can be told of others."""
+    small = torch.from_numpy(np.random.default_rng(seed).uniform(-1, 1, (count, 3, 4, 4)).astype(np.float32))
+    return torch.nn.functional.interpolate(small, size=32, mode="bilinear")
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_whitened_codes_are_white(mirrored):
+    recipe = tiny_recipe()
+    model = random_model(replace(recipe, encoder=replace(recipe.encoder_spec, mirrored=mirrored)))
+    images = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (400, 3, 32, 32)).astype(np.float32))
+    whiten_codes(model.encoder, images)
+    codes = model.encoder(images)
+    covariance = torch.cov(codes.T)
+    assert codes.mean(0).abs().max() < 1e-3
+    assert (covariance.diagonal() - 1).abs().max() < 0.01
+    assert (covariance - torch.diag(covariance.diagonal())).abs().max() < 0.05
+
+
+def test_the_encoder_begins_as_the_dm_s_down_path():
+    recipe = tiny_recipe()
+    dm = build_dm(recipe).eval()
+    spec = EncoderSpec((32, 32), style="residual", unshuffle=2)
+    encoder = build_encoder(spec, 32, 32)
+    encoder_from_dm(encoder, spec, dm)
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        expected = dm.features(dm.codec.encode(images), torch.full((2,), 50)).bottleneck.flatten(1)
+        assert torch.allclose(encoder[:-1](images), expected, atol=1e-5)
+    other = EncoderSpec((32, 64), style="residual", unshuffle=2)
+    with pytest.raises(RecipeError, match="down path"):
+        encoder_from_dm(build_encoder(other, 32, 32), other, dm)
+
+
+def weighted_error(model, images, lo, hi, seed):
+    """Of the frozen DM at random time-steps of lo..hi-1, `(N, values)`, one picture at a time."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for x_0 in images.split(1):
+        t = torch.randint(lo, hi, (1,), generator=generator)
+        noise = torch.randn((1, *model.noise_shape), generator=generator)
+        x_t = model.dm.schedule.add_noise(model.dm.codec.encode(x_0), noise, t)
+        error = noise - model.frozen_noise(x_t, t)
+        rows.append((model.dm.schedule.loss_weight[t].sqrt() * error).flatten(1))
+    return torch.cat(rows).double()
+
+
+def told_share(model, images, lo, hi, seed):
+    """The share of that error's variance over pictures that its range's cumulative code tells, by least squares."""
+    z = model.encoder(images).double()[:, : model.partition.time_steps(lo, hi).stop]
+    z, error = z - z.mean(0), weighted_error(model, images, lo, hi, seed)
+    error = error - error.mean(0)
+    rest = error - z @ torch.linalg.lstsq(z, error).solution
+    return 1 - (rest.square().sum() / error.square().sum()).item()
+
+
+def test_lost_codes_have_mean_0_and_std_1_and_sizes_fall_within_a_range():
+    model = random_model(tiny_recipe())
+    sizes = lost_codes(model, smooth_images(300))
+    codes = model.encoder(smooth_images(300))
+    assert codes.mean(0).abs().max() < 1e-3 and (codes.std(0) - 1).abs().max() < 0.01
+    for lo, hi in model.partition.ranges:
+        part = sizes[model.partition.time_steps(lo, hi)]
+        assert (part.diff() <= 1e-6).all() and part.square().mean().sqrt() == pytest.approx(1, abs=1e-4)
+
+
+def test_lost_codes_tell_more_of_what_is_lost_than_white_ones():
+    # An untrained DM that predicts the picture has lost all of it.
+    dm = replace(tiny_recipe().dm, prediction="sample")
+    recipe = tiny_recipe(dm=dm, partition=TimeStepPartition(4, 8, stages=(250, 1000), dims_per_stage=(3, 5)))
+    white, lost = random_model(recipe), random_model(recipe)
+    images = smooth_images(300)
+    whiten_codes(white.encoder, images)
+    lost_codes(lost, images)
+    for lo, hi in recipe.partition.ranges:
+        # Of other noise than that which the codes were fitted to.
+        shares = [told_share(model, images, lo, hi, seed=7) for model in (white, lost)]
+        assert shares[1] > 1.2 * shares[0], shares
+
+
+def test_lost_codes_of_one_range_are_reduced_rank_regression():
+    recipe = tiny_recipe(partition=TimeStepPartition(1, 4))
+    model = random_model(recipe)
+    images = smooth_images(200)
+    lost_codes(model, images, seed=3)
+    inputs = model.encoder[:-1](images).double()
+    inputs = inputs - inputs.mean(0)
+    # As the batch draws them: all time-steps, then all noise.
+    generator = torch.Generator().manual_seed(3)
+    t = torch.randint(0, 1000, (200,), generator=generator)
+    noise = torch.randn((200, *model.noise_shape), generator=generator)
+    told = torch.zeros(inputs.shape[1], noise[0].numel(), dtype=torch.float64)
+    for x, x_0, t_0, n in zip(inputs, images.split(1), t.split(1), noise.split(1), strict=True):
+        x_t = model.dm.schedule.add_noise(model.dm.codec.encode(x_0), n, t_0)
+        error = model.dm.schedule.loss_weight[t_0].sqrt() * (n - model.frozen_noise(x_t, t_0))
+        told += torch.outer(x, error.flatten().double()) / 200
+    covariance = inputs.T @ inputs / 200
+    ridge = covariance + 1e-2 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+    # The generalised eigenproblem of reduced-rank regression: its top directions span the codes.
+    root = torch.linalg.inv(torch.linalg.cholesky(ridge))
+    top = root.T @ torch.linalg.eigh(root @ told @ told.T @ root.T)[1][:, -4:]
+    expected, found = (torch.linalg.qr(inputs @ w)[0] for w in (top, model.encoder[-1].weight.double().T))
+    assert torch.linalg.svdvals(expected.T @ found).min() > 0.999
+
+
+@pytest.mark.parametrize("start", [whiten_codes, lost_codes])
+def test_few_pictures_give_finite_codes(start):
+    model = random_model(tiny_recipe())
+    start(model if start is lost_codes else model.encoder, smooth_images(10))
+    assert torch.isfinite(model.encoder(smooth_images(20, seed=1))).all()
+
+
+def test_more_codes_than_inputs_are_refused():
+    spec = EncoderSpec((32, 32), style="residual", unshuffle=2)
+    recipe = tiny_recipe(encoder=spec, partition=TimeStepPartition(8, 4096))
+    with pytest.raises(ModelError, match="do not make more codes"):
+        whiten_codes(random_model(recipe).encoder, smooth_images(10))
