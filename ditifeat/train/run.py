@@ -24,7 +24,7 @@ from ditifeat.hub import resolve_dm
 from ditifeat.model import DiTi, load_codec
 from ditifeat.train.baselines import ContrastiveTask, DiffAETask, build_diffae
 from ditifeat.train.card import write_card
-from ditifeat.train.config import Recipe, load_recipe
+from ditifeat.train.config import DiTiRecipe, Recipe, load_recipe
 from ditifeat.train.data import Pictures, prepare
 from ditifeat.train.diti import (
     AnyModel,
@@ -35,7 +35,7 @@ from ditifeat.train.diti import (
 )
 from ditifeat.train.dm import DMTask, build_dm
 from ditifeat.train.evaluate import evaluate
-from ditifeat.train.loop import Trainer
+from ditifeat.train.loop import Trainer, list_checkpoints
 from ditifeat.train.start import STARTED_ON, encoder_from_dm, lost_codes, whiten_codes
 
 
@@ -131,20 +131,25 @@ def _diti(recipe: Recipe, pictures: Pictures, out: Path, resume: bool) -> DiTi:
     if recipe.diti is None:
         raise TypeError("the recipe has no section `diti`")
     model = build_diti(recipe, diffusion, reference)
-    encoder = cast(nn.Sequential, model.encoder)
-    if recipe.diti.encoder_from_dm:
-        encoder_from_dm(encoder, recipe.encoder_spec, diffusion)
-    if recipe.diti.codes != "random":
-        images = pictures.first(STARTED_ON)
-        white = recipe.diti.codes == "white"
-        sizes = (
-            whiten_codes(encoder, images) if white else lost_codes(model, images, recipe.diti.weighting, recipe.seed)
-        )
-        # To a random first layer all these codes are alike; what varies or tells most should be heard first.
-        model.estimator.code_embedding.weight.data *= sizes
+    if not list_checkpoints(out / "diti-run"):
+        _begin(model, recipe.diti, pictures, recipe.seed)
     task = DiTiTask(model, recipe.diti)
     averaged = Trainer(task, pictures, recipe.diti.optimiser, out / "diti-run", recipe.seed).run(resume)
     return task.averaged(averaged).requires_grad_(False).eval()
+
+
+def _begin(model: DiTi, recipe: DiTiRecipe, pictures: Pictures, seed: int) -> None:
+    """Sets the encoder to where the recipe has its training begin."""
+    encoder = cast(nn.Sequential, model.encoder)
+    if recipe.encoder_from_dm:
+        encoder_from_dm(encoder, model.config.encoder, model.dm)
+    if recipe.codes == "random":
+        return
+    images = pictures.first(STARTED_ON)
+    white = recipe.codes == "white"
+    sizes = whiten_codes(encoder, images) if white else lost_codes(model, images, recipe.weighting, seed)
+    # To a random first layer all these codes are alike; what varies or tells most should be heard first.
+    model.estimator.code_embedding.weight.data *= sizes
 
 
 def _diffae(recipe: Recipe, pictures: Pictures, out: Path, resume: bool) -> DiffAE:
