@@ -271,11 +271,13 @@ def test_a_whole_run(photos, tmp_path, few_steps):
     encoder = ditifeat.load_encoder(folder)
     assert ditifeat.encode(encoder, photos).shape == (10, 32)
     assert encoder.config.training["diti_images"] == 80 and encoder.config.training["pictures"] == 7
+    assert encoder.config.training["dm_precision"] == "float32"
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert evaluation["reconstruction"]["held_out"] and evaluation["probe"]["test rows"] == 3
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: ditifeat\nlicense: other\n")
     assert f"{evaluation['reconstruction']['mse']['inferred_x_T']:.3g}" in card and "| bright |" in card
+    assert "| encoder and estimator | 80 | " in card and " | float32 | " in card
     assert (encoder.mean != 0).any() and (encoder.std > 0).all()
 
     with pytest.raises(RecipeError, match="--resume"):
@@ -363,6 +365,7 @@ def test_other_methods_run_whole(method, photos, tmp_path, few_steps):
     assert encoder.config.training["seed"] == 3
     evaluation, card = json.loads((folder / "evaluation.json").read_text()), (folder / "README.md").read_text()
     assert "probe" in evaluation and "| bright |" in card
+    assert " | float32 | " in card
     if method in ("pdae", "diffae"):
         assert f"{evaluation['reconstruction']['ssim']['inferred_x_T']:.3f}" in card
         picture = photos / "00.png"

@@ -60,11 +60,13 @@ def _box(crop: tuple[float, ...]) -> str:
 
 def _training(recipe: Recipe, model: AnyModel) -> str:
     facts = model.config.training
-    rows = ["| stage | images seen | seconds | parameters |", "|---|---|---|---|"]
+    rows = ["| stage | images seen | seconds | precision | parameters |", "|---|---|---|---|---|"]
     for stage, title, networks in _stages(model):
-        images, seconds = (facts.get(f"{stage}_{key}", "not trained here") for key in ("images", "seconds"))
+        images, seconds, precision = (
+            facts.get(f"{stage}_{key}", "not trained here") for key in ("images", "seconds", "precision")
+        )
         count = sum(p.numel() for network in networks for p in network.parameters())
-        rows.append(f"| {title} | {images} | {seconds} | {count} |")
+        rows.append(f"| {title} | {images} | {seconds} | {precision} | {count} |")
     section = getattr(recipe, recipe.method)
     switches = ", ".join(f"{key} `{value}`" for key, value in asdict(section).items() if key != "optimiser")
     return "\n".join(rows) + f"\n\nSeed {recipe.seed}, {facts['pictures']} pictures. {switches}".rstrip() + "."

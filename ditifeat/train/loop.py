@@ -133,6 +133,8 @@ class Trainer:
                 bar.update()
                 if self.step % 50 == 0 or self.step == end:
                     record = meter.flush(self.step, self.optimiser.batch)
+                    mixed = self.accelerator.mixed_precision
+                    record["precision"] = "float32" if mixed == "no" else mixed
                     self._log(record, bar)
                 if time.monotonic() - saved > self.checkpoint_seconds and self.step < end:
                     self.save()

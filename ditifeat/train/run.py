@@ -182,9 +182,14 @@ def _summary(recipe: Recipe, pictures: Pictures, out: Path) -> dict[str, Any]:
 
 
 def _cost(log: Path) -> dict[str, Any]:
-    """Images seen and seconds spent, of a stage's log; nothing of a stage that did not run here."""
+    """Images seen, seconds spent and precision, of a stage's log; nothing of a stage that did not run here."""
     if not log.exists():
         return {}
     # A resumed run repeats the steps since its last checkpoint; what was paid counts, what was seen counts once.
     records = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
-    return {"images": records[-1]["images"], "seconds": round(sum(record["seconds"] for record in records))}
+    precisions = dict.fromkeys(record["precision"] for record in records if "precision" in record)
+    return {
+        "images": records[-1]["images"],
+        "seconds": round(sum(record["seconds"] for record in records)),
+        "precision": ", then ".join(precisions) or "not recorded",
+    }
