@@ -21,10 +21,11 @@ from ditifeat.encoders import read_encoder, write_encoder
 from ditifeat.errors import InputError, ModelError
 from ditifeat.generative import GenerativeModel
 from ditifeat.sampling import Solver
+from ditifeat.schedule import NoiseSchedule
 from ditifeat.unet import DownPath, GradientEstimator
 
 Detach = Literal["off", "on", "both"]
-Weighting = Literal["published", "v"]
+Weighting = Literal["published", "v", "relative"]
 Coefficient = Literal["published", "trained"]
 
 
@@ -132,7 +133,11 @@ class DiTi(GenerativeModel):
     def losses(
         self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off", weighting: Weighting = "published"
     ) -> Losses:
-        """Losses per image; see `loss`. `weighting` "v" weighs all time-steps' errors of v alike (capped), not by `w_t`."""
+        """Losses per image; see `loss`.
+
+        `weighting` in place of `w_t`: "v" weighs all time-steps' errors of v alike (capped); "relative" takes each picture's
+        error as a share of the frozen DM's, so that all time-steps count alike, and what nobody can predict drowns none.
+        """
         if detach not in ("off", "on", "both"):
             raise InputError(f"detach = {detach!r} is not one of off, on, both")
         schedule = self.dm.schedule
@@ -141,13 +146,14 @@ class DiTi(GenerativeModel):
             x_t = schedule.add_noise(self.dm.codec.encode(x_0), noise, t)
             features = self.dm.features(x_t, t)
             error = noise - self.dm.noise_from(features, x_t, t)
-        weight = (schedule.loss_weight if weighting == "published" else schedule.v_weight)[t]
+        frozen = error.square().mean((1, 2, 3))
+        weight = error_weight(schedule, weighting, t, frozen)
         coefficient = schedule.at("shift_coefficient", t)
         total = torch.zeros_like(weight)
         for stop in {"off": (False,), "on": (True,), "both": (False, True)}[detach]:
             shift = self._shift(features, t, self.cumulative_code(z, t, stop))
             total = total + weight * (error - coefficient * shift).square().mean((1, 2, 3))
-        return Losses(total, weight * error.square().mean((1, 2, 3)))
+        return Losses(total, weight * frozen)
 
     def loss(self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off") -> Tensor:
         """`mean w_t || eps - (eps_theta(x_t, t) + c_t G(x_t, z_bar_t, t)) ||^2` (DiTi eq. 6), a scalar.
@@ -212,6 +218,13 @@ class DiTi(GenerativeModel):
             self.dm.codec.vae.save_pretrained(folder / "vae")  # type: ignore[operator]
         # Last, so that a folder with a configuration is a whole one.
         write_config(folder, self.config)
+
+
+def error_weight(schedule: NoiseSchedule, weighting: Weighting, t: Tensor, frozen: Tensor) -> Tensor:
+    """Weights `(B,)` of squared errors of the noise at `t`; `frozen` `(B,)` are the frozen DM's."""
+    if weighting == "relative":
+        return 1 / frozen.clamp(min=1e-12)
+    return (schedule.loss_weight if weighting == "published" else schedule.v_weight)[t]
 
 
 def load_codec(spec: CodecSpec, folder: Path) -> PixelCodec:

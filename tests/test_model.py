@@ -15,8 +15,8 @@ def batch(model, count=4):
     return x_0, torch.tensor([3, 333, 666, 999])[:count], noise
 
 
-def naive_loss(model, x_0, t, noise, z):
-    """The loss of DESIGN section 3, picture by picture, with the code given."""
+def naive_loss(model, x_0, t, noise, z, relative=False):
+    """The loss of DESIGN section 3, picture by picture, with the code given; or as a share of the frozen DM's error."""
     schedule, losses = model.dm.schedule, []
     for i in range(len(x_0)):
         x = model.dm.codec.encode(x_0[i : i + 1])
@@ -24,8 +24,9 @@ def naive_loss(model, x_0, t, noise, z):
         z_bar = z[i : i + 1].clone()
         z_bar[:, model.partition.boundaries[model.partition.subset(int(t[i])) + 1] :] = 0
         shift = model.shift(x_t, t[i : i + 1], z_bar, cumulative=False)
-        estimate = model.frozen_noise(x_t, t[i : i + 1]) + schedule.shift_coefficient[t[i]] * shift
-        losses.append(schedule.loss_weight[t[i]] * (noise[i] - estimate).square().mean())
+        frozen = model.frozen_noise(x_t, t[i : i + 1])
+        weight = 1 / (noise[i] - frozen).square().mean() if relative else schedule.loss_weight[t[i]]
+        losses.append(weight * (noise[i] - frozen - schedule.shift_coefficient[t[i]] * shift).square().mean())
     return torch.stack(losses).mean()
 
 
@@ -35,6 +36,14 @@ def test_loss_against_a_naive_loop(tiny_model):
     assert torch.allclose(tiny_model.loss(x_0, t, noise), expected, rtol=1e-5)
     assert torch.allclose(tiny_model.loss(x_0, t, noise, "on"), expected, rtol=1e-5)
     assert torch.allclose(tiny_model.loss(x_0, t, noise, "both"), 2 * expected, rtol=1e-5)
+
+
+def test_relative_loss_against_a_naive_loop(tiny_model):
+    x_0, t, noise = batch(tiny_model)
+    expected = naive_loss(tiny_model, x_0, t, noise, tiny_model.encoder(x_0), relative=True)
+    found = tiny_model.losses(x_0, t, noise, weighting="relative")
+    assert torch.allclose(found.loss.mean(), expected, rtol=1e-5)
+    assert torch.allclose(found.frozen, torch.ones(len(x_0)), rtol=1e-5)
 
 
 def test_detach_lets_gradients_into_the_current_subset_alone(tiny_model):

@@ -52,7 +52,7 @@ def task(kind, dropout=0.0):
     model = random_model(recipe)
     model.encoder.requires_grad_(True), model.estimator.requires_grad_(True)
     section = DiTiRecipe(Optimiser(32, 32), "on")
-    return DiTiTask(model, replace(section, weighting="v", encoder_lr=0.5) if kind == "switches" else section)
+    return DiTiTask(model, replace(section, weighting="relative", encoder_lr=0.5) if kind == "switches" else section)
 
 
 OPTIMISER = Optimiser(20 * 4, batch=4, lr=1e-3, decay="cosine", warmup=3, weight_decay=0.01, ema=0.9)

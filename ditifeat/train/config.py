@@ -124,7 +124,7 @@ class DiTiRecipe:
     codes: Literal["random", "white", "lost"] = "random"
     encoder_lr: float = 1.0
     output: EstimatorOutput = "gradient"
-    weighting: Literal["published", "v"] = "published"
+    weighting: Literal["published", "v", "relative"] = "published"
 
     def __post_init__(self) -> None:
         if not 0 < self.encoder_lr <= 100:

@@ -13,7 +13,7 @@ from ditifeat.codec import UnshuffleCodec, VAECodec
 from ditifeat.diffusion import DiffusionModel
 from ditifeat.encoders import EncoderSpec, ResidualBlock
 from ditifeat.errors import ModelError, RecipeError
-from ditifeat.model import DiTi, Weighting
+from ditifeat.model import DiTi, Weighting, error_weight
 from ditifeat.partition import TimeStepPartition
 
 STARTED_ON = 8192  # pictures, of which a start is worked out
@@ -137,7 +137,6 @@ def _told(model: DiTi, images: Tensor, white: Tensor, time_steps: range, weighti
     Float64 `(inputs, inputs)`: the inputs' covariance with the error, `(inputs, C * h * w)`, times its transpose.
     """
     schedule = model.dm.schedule
-    weights = (schedule.loss_weight if weighting == "published" else schedule.v_weight).sqrt()
     generator = torch.Generator().manual_seed(seed)
     autocast = Accelerator().autocast
     covariance = torch.zeros(white.shape[1], *model.noise_shape).flatten(1)
@@ -147,8 +146,9 @@ def _told(model: DiTi, images: Tensor, white: Tensor, time_steps: range, weighti
         x_t = schedule.add_noise(model.dm.codec.encode(part), noise, t)
         with autocast():  # the run's own precision
             frozen = model.frozen_noise(x_t, t).float()
-        error = weights[t].view(-1, 1, 1, 1) * (noise - frozen)
-        covariance += known.T @ error.flatten(1) / len(images)
+        error = (noise - frozen).flatten(1)
+        weight = error_weight(schedule, weighting, t, error.square().mean(1))
+        covariance += known.T @ (weight.sqrt()[:, None] * error) / len(images)
     return (covariance @ covariance.T).double()
 
 
