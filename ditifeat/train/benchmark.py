@@ -84,7 +84,7 @@ def benchmark(
             out / "rows", (about, steps, _identity(encoder)), partial(_trained, encoder, array, targets, first, steps)
         )
     frozen = next((encoder for encoder in encoders if encoder.config.method == "diti"), encoders[0])
-    rows += _once(out / "rows", (about, _identity(frozen)), partial(_floors, frozen, array, targets, first))
+    rows += _once(out / "rows", (about, _ground(frozen)), partial(_floors, frozen, array, targets, first))
     result = {
         "about": {"train rows": first, "test rows": len(names) - first, "steps": steps, "probe seeds": list(SEEDS)},
         "systems": _grouped(rows),
@@ -99,6 +99,14 @@ def _identity(encoder: Encoder) -> Any:
     """What decides a run's scores: its configuration and its weights."""
     files = sorted(encoder.folder.rglob("*.safetensors"))
     return asdict(encoder.config), [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+
+
+def _ground(encoder: Encoder) -> Any:
+    """What decides a run's floors: the pictures as it reads them, its encoder's network, its partition and its frozen DM."""
+    config = encoder.config
+    files = sorted((encoder.folder / "dm").rglob("*.safetensors"))
+    known = [asdict(part) for part in (config.image, config.encoder, config.partition, config.codec, config.dm)]
+    return config.method, known, [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
 
 
 def _once(folder: Path, key: Any, score: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
