@@ -23,7 +23,7 @@ from ditifeat.quickstart import sheet
 STEPS = 20
 SLIDERS = 6
 FAMILIAR = ("Smiling", "Male", "Young", "Blond_Hair", "Heavy_Makeup", "Pale_Skin")  # the first to be shown
-REACH = 4.0  # of an attribute's slider, in units of `edit`'s scale
+REACH = 2.0  # of an attribute's slider, in units of `edit`'s scale
 KEPT = 100  # results that can still be downloaded
 SHOWN = 320  # pixels a side on the page
 CUTS: dict[str, Crop] = {"The central square": "center", "CelebA's aligned faces": "model"}
