@@ -244,8 +244,10 @@ def _floors(encoder: Encoder, array: np.ndarray, targets: dict[str, np.ndarray],
         codes["floor: random encoder"] = floors.untrained(model, array, first, "random")
         codes["floor: random encoder, white codes"] = floors.untrained(model, array, first, "white")
         if model.config.encoder.style == "residual":
-            for kind in ("white", "lost"):
-                codes[f"floor: frozen DM's down path, {kind} codes"] = floors.untrained(model, array, first, kind, True)
+            down = "floor: frozen DM's down path"
+            codes[f"{down}, white codes"] = floors.untrained(model, array, first, "white", True)
+            codes[f"{down}, lost codes"] = floors.untrained(model, array, first, "lost", True)
+            codes[f"{down}, lost codes, relative"] = floors.untrained(model, array, first, "lost", True, "relative")
         bottleneck, t = floors.dm_bottleneck(model.dm, array, first, binary)
         codes[f"floor: frozen DM's bottleneck, mean over space, t = {t}"] = bottleneck
     return [{"system": name, **_scored(z, targets, first)} for name, z in codes.items()]

@@ -13,7 +13,7 @@ from torch import Tensor
 from ditifeat.diffusion import DiffusionModel
 from ditifeat.encoders import build_encoder, to_images
 from ditifeat.errors import RecipeError
-from ditifeat.model import DiTi
+from ditifeat.model import DiTi, Weighting
 from ditifeat.probing import ridge_mean_ap
 from ditifeat.train.start import STARTED_ON, encoder_from_dm, lost_codes, whiten_codes
 
@@ -41,7 +41,12 @@ def pca(array: np.ndarray, first: int, components: int = 512, side: int = 32, mi
 
 
 def untrained(
-    model: DiTi, array: np.ndarray, first: int, codes: Literal["random", "white", "lost"], from_dm: bool = False
+    model: DiTi,
+    array: np.ndarray,
+    first: int,
+    codes: Literal["random", "white", "lost"],
+    from_dm: bool = False,
+    weighting: Weighting = "published",
 ) -> np.ndarray:
     """The model's encoder network before training: random or the DM's down path, with codes as a recipe begins them."""
     with torch.random.fork_rng(devices=[]):
@@ -53,7 +58,7 @@ def untrained(
     if codes == "white":
         whiten_codes(encoder, images)
     elif codes == "lost":
-        lost_codes(DiTi(model.config, model.dm, encoder, model.estimator), images)
+        lost_codes(DiTi(model.config, model.dm, encoder, model.estimator), images, weighting)
     return in_batches(encoder, array)
 
 
