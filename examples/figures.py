@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("figures"))
     parser.add_argument("--pdae", help="a PDAE model's folder")
-    parser.add_argument("--scale", type=float, default=1.2, help="strength of the edits by attribute")
+    parser.add_argument("--scale", type=float, default=1.0, help="strength of the edits by attribute")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     encoders = {"ours": ditifeat.load_encoder()}

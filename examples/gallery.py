@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--attributes", nargs="+", default=ATTRIBUTES)
     parser.add_argument("--report", type=Path, help="of ditifeat probe; the model's own sparse attributes by default")
     parser.add_argument("--model", help="as ditifeat.load_encoder takes it; the bundled model by default")
-    parser.add_argument("--scale", type=float, default=1.2)
+    parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("gallery.png"))
     arguments = parser.parse_args()
