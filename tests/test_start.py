@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from ditifeat.encoders import EncoderSpec, build_encoder
+from ditifeat.encoders import EncoderSpec, build_encoder, to_images
 from ditifeat.errors import ModelError, RecipeError
 from ditifeat.partition import TimeStepPartition
+from ditifeat.train.data import Pictures
 from ditifeat.train.dm import build_dm
+from ditifeat.train.floors import untrained
+from ditifeat.train.run import _begin
 from ditifeat.train.start import encoder_from_dm, lost_codes, whiten_codes
 from tests.conftest import random_model, tiny_recipe
 
@@ -131,3 +134,17 @@ def test_more_codes_than_inputs_are_refused():
     recipe = tiny_recipe(encoder=spec, partition=TimeStepPartition(8, 4096))
     with pytest.raises(ModelError, match="do not make more codes"):
         whiten_codes(random_model(recipe).encoder, smooth_images(10))
+
+
+def test_a_floor_is_where_a_run_begins():
+    array = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+    spec = EncoderSpec((32, 32), style="residual", unshuffle=2)
+    codes = {}
+    for weighting in ("published", "relative"):
+        diti = replace(tiny_recipe().diti, encoder_from_dm=True, codes="lost", weighting=weighting)
+        recipe = tiny_recipe(encoder=spec, diti=diti)
+        model = random_model(recipe)
+        codes[weighting] = untrained(model, array, 60, "lost", from_dm=True, weighting=weighting)
+        _begin(model, diti, Pictures(array, [str(i) for i in range(60)], False, 0), seed=0)
+        assert np.allclose(model.encoder(to_images(torch.from_numpy(array))).numpy(), codes[weighting], atol=1e-3)
+    assert not np.allclose(codes["published"], codes["relative"], atol=0.1)
