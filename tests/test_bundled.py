@@ -11,7 +11,7 @@ from PIL import Image
 import ditifeat
 from ditifeat.cli import main
 from ditifeat.encoders import to_images
-from ditifeat.images import decode, list_folder
+from ditifeat.images import decode, list_folder, to_pixels
 
 WEIGHTS = Path(ditifeat.__file__).parent / "weights"
 FACES = WEIGHTS / "faces"
@@ -53,6 +53,16 @@ def test_it_reconstructs(encoder, faces):
     assert errors[1] < 1e-3 and errors[1] < errors[0] / 10
     x_T = model.invert(faces[:2], z, 20, "implicit")
     assert x_T.std() < 1.5  # what the published inversion's is several times of, on real faces
+
+
+def test_its_faces_are_what_its_dm_makes_of_their_seeds(encoder):
+    """None is a picture of a data set: each is what the frozen DM makes of the seed in its name."""
+    paths = list_folder(FACES)
+    seeds = [int(path.stem.removeprefix("face")) for path in paths]
+    noises = [torch.randn(encoder.model.noise_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    made = to_pixels(encoder.model.sample(torch.stack(noises), None, 100))
+    shipped = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    assert len(paths) == 8 and np.abs(made.astype(int) - shipped).mean((1, 2, 3)).max() < 2
 
 
 def test_its_attributes_steer_the_picture(encoder):

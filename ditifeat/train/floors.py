@@ -48,7 +48,14 @@ def untrained(
     from_dm: bool = False,
     weighting: Weighting = "published",
 ) -> np.ndarray:
-    """The model's encoder network before training: random or the DM's down path, with codes as a recipe begins them."""
+    """Codes `(n, d)` of the model's encoder before training: random or the DM's down path, begun as a recipe begins them.
+
+    `codes` are worked out of the first `first` of the uint8 pictures `array` `(n, S, S, 3)`, at most `STARTED_ON`; `weighting` is
+    that of the errors which lost codes tell (DiTi eq. 6).
+
+    Raises:
+        RecipeError: if `from_dm` and the encoder's layers are not those of the DM.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = build_encoder(model.config.encoder, model.config.image.size, model.partition.d).eval()
