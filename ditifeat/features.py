@@ -169,8 +169,8 @@ class Features:
             count: how many neighbours.
 
         Returns:
-            Names and distances, nearest first: Euclidean, on columns standardised by these features, over the root of
-            their number.
+            Names and distances, nearest first: Euclidean, over the root of the columns' summed variance in these features.
+            Columns keep their relative sizes, as in `probe`.
 
         Raises:
             InputError: for a query, time-steps or a count that do not fit.
@@ -184,8 +184,8 @@ class Features:
             raise InputError(f"count = {count} is not within 1..{len(np.atleast_2d(self.array))} rows")
         columns = slice(None) if time_steps is None else self.partition.time_steps(*time_steps)
         rows, code = self.array[:, columns], code[columns]
-        std = np.where(rows.std(0) > 1e-8, rows.std(0), 1.0) * rows.shape[1] ** 0.5
-        distances, indices = NearestNeighbors(n_neighbors=count).fit(rows / std).kneighbors(code[None] / std)
+        size = max(float(rows.var(0).sum()) ** 0.5, 1e-8)
+        distances, indices = NearestNeighbors(n_neighbors=count).fit(rows / size).kneighbors(code[None] / size)
         return [(self.names[i], float(distance)) for i, distance in zip(indices[0], distances[0], strict=True)]
 
     def to_pandas(self) -> pandas.DataFrame:

@@ -9,12 +9,17 @@ import numpy as np
 from ditifeat.errors import InputError
 from ditifeat.sparse import lasso_dimensions, promask
 
-# Penalties as priors: that log-odds have this variance before any label is seen, shared by the d standardised
-# dimensions; and that each dimension's share of a real label is 1/RIDGE_PER_DIM of its noise. The former is a round number
+# Penalties as priors: that log-odds have this variance before any label is seen, shared by the dimensions as they vary;
+# and that a real label has 1/RIDGE_PER_DIM of its noise's, shared alike. The former is a round number
 # between two of 0.5, 2, 5 and 20, tried on celeba10k's faces 7001-8000 under probes of 1-7000 with an early celeba64-mini;
 # PCA of pixels does best near 0.5 there. `ditifeat benchmark` prints ridge and the paper's probe beside it.
 LOGIT_VARIANCE = 3.0
 RIDGE_PER_DIM = 2.0
+
+
+def size(x: np.ndarray) -> float:
+    """The summed variance of codes `(n, d)`: d, if they are standardised."""
+    return max(float(x.var(0).sum()), 1e-6)
 
 
 def fit_sklearn(
@@ -32,13 +37,13 @@ def fit_sklearn(
             fitted[name] = np.zeros(x.shape[1], np.float32), 0.0
             continue
         columns = np.arange(x.shape[1]) if dims is None else lasso_dimensions(x[rows], y[rows], dims)
-        d = len(columns)
+        part = x[rows][:, columns]
         model = (
-            LogisticRegression(C=LOGIT_VARIANCE / d, max_iter=1000)
+            LogisticRegression(C=LOGIT_VARIANCE / size(part), max_iter=1000)
             if kinds[name] == "binary"
-            else Ridge(RIDGE_PER_DIM * d)
+            else Ridge(RIDGE_PER_DIM * size(part))
         )
-        model.fit(x[rows][:, columns], y[rows])
+        model.fit(part, y[rows])
         weights = np.zeros(x.shape[1], np.float32)
         weights[columns] = np.ravel(model.coef_)
         fitted[name] = weights, float(np.ravel(model.intercept_)[0])

@@ -13,7 +13,7 @@ import numpy as np
 from ditifeat.artefact import read_tensors, write_tensors
 from ditifeat.errors import InputError, ModelError
 from ditifeat.features import Features
-from ditifeat.fitting import RIDGE_PER_DIM, fit_paper, fit_promask, fit_sklearn
+from ditifeat.fitting import RIDGE_PER_DIM, fit_paper, fit_promask, fit_sklearn, size
 from ditifeat.labels import read_labels
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ class AttributeProbe:
     Attributes:
         name: the attribute.
         kind: "binary" (logistic regression) or "real" (ridge).
-        weights: `(d,)`, on standardised codes.
+        weights: `(d,)`, on codes less `mean`, over `std`.
         bias: of the probe.
-        mean, std: `(d,)`, of the training rows' codes, that standardise.
+        mean, std: `(d,)`, of the training rows' codes; `std` is one number, the root mean square over all dimensions, but under
+            the protocol "paper" each dimension's own.
         scores: on the test rows; "ap", "auroc", "prevalence" (of the test rows), or "r" (Pearson's) and "mse".
         alone: score (AP, or r) of each of the report's ranges of time-steps by itself.
         cumulative: score of each range together with all earlier ones, as the DM sees them.
@@ -189,17 +190,18 @@ def probe(
 ) -> ProbeReport:
     """Fits a linear probe per attribute on the training rows, and scores it on all others.
 
-    Codes are standardised on the training rows. Labels with two values (0/1, -1/1, False/True) are probed by logistic
-    regression, others by ridge regression. Each range of time-steps is also scored alone and cumulatively, by ridge
-    for every kind of label, as it is for where an attribute lives, not for how well it can be told.
+    Codes are centred and scaled on the training rows, by one number, so that what is small in them stays small under the
+    probe's penalty; scale columns yourself if their sizes mean nothing. Labels with two values (0/1, -1/1, False/True) are
+    probed by logistic regression, others by ridge regression. Each range of time-steps is also scored alone and
+    cumulatively, by ridge for every kind of label, as it is for where an attribute lives, not for how well it can be told.
 
     Args:
         features: `Features`, or an array `(n, d)`.
         labels: array, DataFrame, dict, or path of CelebA's attribute file or a CSV (see `ditifeat.labels.read_labels`).
         train: the share of rows to train on, drawn with `seed`; or their indices or mask.
         seed: of the split, and of the protocol "paper".
-        protocol: "sklearn", or "paper": Adam 1e-3 for 15 epochs on a linear layer, keeping the epoch that is best on a
-            tenth of the training rows (DiTi, section 5.1, but validated on training rows).
+        protocol: "sklearn", or "paper": each dimension at std 1, Adam 1e-3 for 15 epochs on a linear layer, keeping the epoch
+            that is best on a tenth of the training rows (DiTi, section 5.1, but validated on training rows).
         dims: how many dimensions an attribute may use, for sparse edits (16 in the paper); all by default. "sklearn" refits
             on those that a lasso weighs most, "paper" learns them by ProMask, for labels with two values.
 
@@ -218,26 +220,25 @@ def probe(
     names = features.names if isinstance(features, Features) else [str(i) for i in range(len(codes))]
     targets = read_labels(labels, names)
     rows = _training_rows(train, len(codes), seed)
-    mean, std = codes[rows].mean(0), codes[rows].std(0)
-    std = np.where(std > 1e-8, std, 1.0).astype(np.float32)
-    standard = (codes - mean) / std
+    mean, std = codes[rows].mean(0), _deviation(codes[rows], each=protocol == "paper")
+    scaled = (codes - mean) / std
     partition = features.partition if isinstance(features, Features) else None
     ranges = partition.ranges if partition is not None else ()
     kinds = {name: "binary" if len(np.unique(y)) <= 2 else "real" for name, y in targets.items()}
     ys = {name: (y == y.max()).astype(np.float64) if kinds[name] == "binary" else y for name, y in targets.items()}
     columns = [partition.time_steps(lo, hi) for lo, hi in ranges] if partition is not None else []
-    alone = _range_scores(standard, ys, kinds, rows, columns)
-    cumulative = _range_scores(standard, ys, kinds, rows, [slice(0, c.stop) for c in columns])
+    alone = _range_scores(scaled, ys, kinds, rows, columns)
+    cumulative = _range_scores(scaled, ys, kinds, rows, [slice(0, c.stop) for c in columns])
     if protocol == "sklearn":
-        fitted = fit_sklearn(standard, ys, kinds, rows, dims)
+        fitted = fit_sklearn(scaled, ys, kinds, rows, dims)
     elif dims is None:
-        fitted = fit_paper(standard, ys, kinds, rows, seed)
+        fitted = fit_paper(scaled, ys, kinds, rows, seed)
     else:
-        fitted = fit_promask(standard, ys, kinds, rows, seed, dims)
+        fitted = fit_promask(scaled, ys, kinds, rows, seed, dims)
     probes = {
         name: AttributeProbe(
             name, kinds[name], weights, bias, mean, std,  # type: ignore[arg-type]
-            _scores(standard[~rows] @ weights + bias, ys[name][~rows], kinds[name]), alone[name], cumulative[name],
+            _scores(scaled[~rows] @ weights + bias, ys[name][~rows], kinds[name]), alone[name], cumulative[name],
         )
         for name, (weights, bias) in fitted.items()
     }  # fmt: skip
@@ -252,6 +253,15 @@ def probe(
     if isinstance(features, Features):
         about = {"model": features.model} | about
     return ProbeReport(probes, ranges, about)
+
+
+def _deviation(codes: np.ndarray, each: bool = False) -> np.ndarray:
+    """`(d,)`: the root mean square over all dimensions' std, or each dimension's own (1 where it never moves)."""
+    std = codes.std(0)
+    if not each:
+        std = np.full_like(std, np.sqrt(np.square(std).mean()))
+    found: np.ndarray = np.where(std > 1e-8, std, 1.0).astype(np.float32)
+    return found
 
 
 def _training_rows(train: float | Sequence[int] | np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -292,15 +302,14 @@ def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, first: int) -> float:
     """Mean AP of one ridge regression for all attributes, trained on the first rows and scored on the others.
 
     Args:
-        codes: `(n, d)`; standardised here, on the first rows.
+        codes: `(n, d)`; centred and scaled here, on the first rows, by one number.
         targets: 0 or 1, `(n, attributes)`; those with one value alone among the test rows are left out.
         first: how many rows train.
     """
     from sklearn.linear_model import Ridge
 
-    std = codes[:first].std(0)
-    standard = (codes - codes[:first].mean(0)) / np.where(std > 1e-8, std, 1.0)
-    predicted = Ridge(RIDGE_PER_DIM * codes.shape[1]).fit(standard[:first], targets[:first]).predict(standard[first:])
+    scaled = (codes - codes[:first].mean(0)) / _deviation(codes[:first])
+    predicted = Ridge(RIDGE_PER_DIM * size(scaled[:first])).fit(scaled[:first], targets[:first]).predict(scaled[first:])
     scores = [_scores(predicted[:, i], targets[first:, i], "binary")["ap"] for i in range(targets.shape[1])]
     return float(np.nanmean(scores))
 
@@ -316,7 +325,7 @@ def _range_scores(
     for column in columns:
         part = x[:, column]
         predicted = (
-            Ridge(RIDGE_PER_DIM * part.shape[1])
+            Ridge(RIDGE_PER_DIM * size(part[rows]))
             .fit(part[rows], targets[rows])
             .predict(part[~rows])
             .reshape(-1, len(ys))

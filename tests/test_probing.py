@@ -53,11 +53,32 @@ def test_scores_are_those_of_scikit_learn():
 
     features, labels = made_up()
     report = ditifeat.probe(features, labels, train=np.arange(400))
-    x = (features.array - features.array[:400].mean(0)) / features.array[:400].std(0)
+    x = (features.array - features.array[:400].mean(0)) / np.sqrt(features.array[:400].var(0).mean())
     model = LogisticRegression(C=LOGIT_VARIANCE / 40, tol=1e-8, max_iter=1000).fit(x[:400], labels["coarse"][:400])
     expected = average_precision_score(labels["coarse"][400:], model.decision_function(x[400:]))
     assert report["coarse"].scores["ap"] == pytest.approx(expected, abs=0.003)
     assert np.allclose(report["coarse"].predict(features.array[400:]), model.decision_function(x[400:]), atol=0.02)
+
+
+def test_what_is_small_in_codes_stays_small_to_the_probe():
+    """Sixty dimensions of noise, a hundredth of the others' size, cost nothing; at their size they cost AP."""
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(300, 80)).astype(np.float32)
+    y = (codes[:, :20].sum(1) + 4 * rng.normal(size=300) > 0).astype(int)
+    small = codes * np.where(np.arange(80) < 20, 1, 0.01).astype(np.float32)
+    alone, quiet, loud = (
+        ditifeat.probe(x, {"y": y}, train=np.arange(100)).mean_ap for x in (codes[:, :20], small, codes)
+    )
+    assert quiet == pytest.approx(alone, abs=0.01) and quiet > loud + 0.03, (alone, quiet, loud)
+    paper = [ditifeat.probe(x, {"y": y}, train=np.arange(100), protocol="paper").mean_ap for x in (small, codes)]
+    assert paper[0] == pytest.approx(paper[1], abs=1e-3)  # it standardises each
+
+
+def test_the_unit_of_codes_does_not_matter():
+    features, labels = made_up()
+    one, other = (ditifeat.probe(features.array * unit, labels, train=np.arange(400)) for unit in (1, 1000))
+    assert one["coarse"].scores["ap"] == pytest.approx(other["coarse"].scores["ap"], abs=1e-4)
+    assert one["age"].scores["r"] == pytest.approx(other["age"].scores["r"], abs=1e-4)
 
 
 def test_splits_are_explicit_and_repeatable():

@@ -110,8 +110,8 @@ class DiTiRecipe:
         encoder_from_dm: the encoder (of style "residual", with the DM's own channels, layers and unshuffling) begins as the
             frozen DM's down path at time-step 50, not at random.
         codes: how the encoder's last layer begins: "random"; "white", the principal components of its inputs at equal
-            variance; or "lost", the components that best tell what the frozen DM has lost at each range of time-steps. The
-            estimator's first layer begins with their natural sizes.
+            variance; or "lost", the components that best tell what the frozen DM has lost at each range of time-steps, at their
+            own scale. The estimator's first layer begins with what they tell (or, white, with how they varied).
         encoder_lr: the encoder's learning rate as a share of the optimiser's.
         output: what the estimator's network gives, G itself or a correction of the DM's v (`ModelConfig`).
         weighting: of the time-steps' losses, `DiTi.losses`.

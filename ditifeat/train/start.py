@@ -17,6 +17,9 @@ from ditifeat.model import DiTi, Weighting, error_weight
 from ditifeat.partition import TimeStepPartition
 
 STARTED_ON = 8192  # pictures, of which a start is worked out
+# Shares of the mean variance that are added to every component's, so that those which hardly vary are not blown up.
+WHITE_RIDGE = 1e-3
+LOST_RIDGE = 1e-1  # more: they must not tell the error of the training pictures by heart
 
 
 @torch.no_grad()
@@ -77,9 +80,8 @@ def whiten_codes(encoder: nn.Sequential, images: Tensor) -> Tensor:
     inputs, mean = _inputs(encoder, images)
     variances, components = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
     kept = slice(-encoder[-1].out_features, None)  # type: ignore[operator]
-    # The floor keeps components that hardly vary from being blown up into noise.
-    weight = components[:, kept] / (variances[kept] + 1e-3 * variances[kept].mean()).sqrt()
-    _set_last(encoder, inputs, mean, weight)
+    weight = components[:, kept] / (variances[kept] + WHITE_RIDGE * variances[kept].mean()).sqrt()
+    _set_last(encoder, mean, weight / (inputs @ weight).std(0).clamp(min=1e-6))
     return _sizes(variances[kept])
 
 
@@ -92,28 +94,35 @@ def lost_codes(model: DiTi, images: Tensor, weighting: Weighting = "published", 
     all ranges' errors are shared out in turn: each range gets those that tell most of its own error and are not taken,
     as its cumulative code holds the earlier ones; what tells most comes first.
 
+    Codes are uncorrelated and keep the scale that the layer's inputs have along their directions, so that what is small and
+    noisy stays small to probes and distances; root mean square 1 over all codes.
+
     Returns:
-        `(d,)`: how much of its range's error each code tells, in amplitude; root mean square 1 over a range.
+        `(d,)`: what to multiply each code by, that it varies as much as it tells of its range's error; then root mean square
+        1 over a range.
     """
     encoder = cast(nn.Sequential, model.encoder)
     inputs, mean = _inputs(encoder, images)
     variances, components = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
-    # The ridge keeps components that hardly vary from telling the error of the training pictures by heart.
-    white = components / (variances + 1e-2 * variances.mean()).sqrt()
+    white = components / (variances + LOST_RIDGE * variances.mean()).sqrt()
     ranges = [_time_steps(model.partition, lo, hi) for lo, hi in model.partition.ranges]
     told = [_told(model, images, inputs @ white, range_, weighting, seed) for range_ in ranges]
     all_told = sum((len(range_) * t for range_, t in zip(ranges, told, strict=True)), torch.zeros_like(told[0]))
     free = torch.linalg.eigh(all_told)[1][:, -model.partition.d :]
-    shares, sizes = [], []
+    shares, amplitudes = [], []
     for (lo, hi), t in zip(model.partition.ranges, told, strict=True):
         dims = model.partition.time_steps(lo, hi)
         gains, directions = torch.linalg.eigh(free.T @ t @ free)
         directions = free @ directions.flip(1)
         shares.append(directions[:, : dims.stop - dims.start])
         free = directions[:, dims.stop - dims.start :]
-        sizes.append(_sizes(gains.flip(0)[: dims.stop - dims.start]))
-    _set_last(encoder, inputs, mean, white @ torch.cat(shares, 1))
-    return torch.cat(sizes)
+        amplitudes.append(_sizes(gains.flip(0)[: dims.stop - dims.start]))
+    weight = white @ torch.cat(shares, 1)
+    weight = weight / weight.norm(dim=0)
+    deviation = (inputs @ weight).std(0)
+    size = deviation.square().mean().sqrt().clamp(min=1e-6)
+    _set_last(encoder, mean, weight / size)
+    return torch.cat(amplitudes) / (deviation / size).clamp(min=1e-3).float()
 
 
 def _time_steps(partition: TimeStepPartition, lo: int, hi: int) -> range:
@@ -152,9 +161,8 @@ def _told(model: DiTi, images: Tensor, white: Tensor, time_steps: range, weighti
     return (covariance @ covariance.T).double()
 
 
-def _set_last(encoder: nn.Sequential, inputs: Tensor, mean: Tensor, weight: Tensor) -> None:
-    """Codes are from now on the centred inputs times `weight` `(inputs, d)`, each at std 1 (0 where it never moves)."""
-    weight = weight / (inputs @ weight).std(0).clamp(min=1e-6)
+def _set_last(encoder: nn.Sequential, mean: Tensor, weight: Tensor) -> None:
+    """Codes are from now on the inputs less their `mean`, times `weight` `(inputs, d)`."""
     last = cast(nn.Linear, encoder[-1])
     last.weight.copy_(weight.T)
     last.bias.copy_(-mean @ weight)
