@@ -25,7 +25,7 @@ StartNoise = Literal["keep", "slerp", "swap"]
 
 
 def attribute_edit(z: Tensor, weights: Tensor, std: Tensor, scale: float) -> Tensor:
-    """`z' = z + s sqrt(d) std w / ||w||`: codes `(B, d)` moved along a probe's weights `(d,)` on standardised codes."""
+    """`z' = z + s sqrt(d) std w / ||w||`: codes `(B, d)` moved along a probe's weights `(d,)` on codes over `std`."""
     return z + scale * math.sqrt(z.shape[1]) * std * weights / weights.norm()
 
 
@@ -158,7 +158,7 @@ def _scales(scale: float | Sequence[float] | None, default: float) -> list[float
 
 
 def checked_direction(encoder: Encoder, direction: Any) -> tuple[Tensor, Tensor]:
-    """A probe's weights on standardised codes and the std that standardised them, `(d,)` each, on the encoder's device.
+    """A probe's weights on scaled codes and the std that scaled them, `(d,)` each, on the encoder's device.
 
     Raises:
         InputError: for another shape, or weights that are zero or not finite.
