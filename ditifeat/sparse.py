@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def lasso_dimensions(x: np.ndarray, y: np.ndarray, dims: int) -> np.ndarray:
-    """The `dims` dimensions of standardised codes `(n, d)` that a lasso on `y` `(n,)` weighs most.
+    """The `dims` dimensions of centred codes `(n, d)`, at their own relative sizes, that a lasso on `y` `(n,)` weighs most.
 
     The penalty is the largest that leaves as many; they may be fewer where codes say nothing.
     """

@@ -94,8 +94,8 @@ def lost_codes(model: DiTi, images: Tensor, weighting: Weighting = "published", 
     all ranges' errors are shared out in turn: each range gets those that tell most of its own error and are not taken,
     as its cumulative code holds the earlier ones; what tells most comes first.
 
-    Codes are uncorrelated and keep the scale that the layer's inputs have along their directions, so that what is small and
-    noisy stays small to probes and distances; root mean square 1 over all codes.
+    Codes are nearly uncorrelated and keep the scale that the layer's inputs have along their directions, so that what is
+    small and noisy stays small to probes and distances; root mean square 1 over all codes.
 
     Returns:
         `(d,)`: what to multiply each code by, that it varies as much as it tells of its range's error; then root mean square
