@@ -46,6 +46,12 @@ def test_the_encoder_begins_as_the_dm_s_down_path():
     with torch.no_grad():
         expected = dm.features(dm.codec.encode(images), torch.full((2,), 50)).bottleneck.flatten(1)
         assert torch.allclose(encoder[:-1](images), expected, atol=1e-5)
+        first_level = EncoderSpec((32,), style="residual", unshuffle=2)
+        encoder = build_encoder(first_level, 32, 32)
+        encoder_from_dm(encoder, first_level, dm)
+        block, embedding = dm.unet.down_blocks[0], dm.unet.time_embedding(dm.unet.time_proj(torch.tensor([50])))
+        expected = block.resnets[0](dm.unet.conv_in(dm.codec.encode(images)), embedding).flatten(1)
+        assert torch.allclose(encoder[:-1](images), expected, atol=1e-5)
     other = EncoderSpec((32, 64), style="residual", unshuffle=2)
     with pytest.raises(RecipeError, match="down path"):
         encoder_from_dm(build_encoder(other, 32, 32), other, dm)
@@ -105,29 +111,47 @@ def test_lost_codes_tell_more_of_what_is_lost_than_white_ones():
         assert shares[1] > 1.2 * shares[0], shares
 
 
-def test_lost_codes_of_one_range_are_reduced_rank_regression():
-    recipe = tiny_recipe(partition=TimeStepPartition(1, 4))
-    model = random_model(recipe)
-    images = smooth_images(200)
-    lost_codes(model, images, seed=3)
-    inputs = model.encoder[:-1](images).double()
-    inputs = inputs - inputs.mean(0)
+def told_one_by_one(model, inputs, images, lo, hi, seed):
+    """The inputs' covariance with the weighted error at lo..hi-1, one picture at a time."""
     # As the batch draws them: all time-steps, then all noise.
-    generator = torch.Generator().manual_seed(3)
-    t = torch.randint(0, 1000, (200,), generator=generator)
-    noise = torch.randn((200, *model.noise_shape), generator=generator)
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.randint(lo, hi, (len(images),), generator=generator)
+    noise = torch.randn((len(images), *model.noise_shape), generator=generator)
     told = torch.zeros(inputs.shape[1], noise[0].numel(), dtype=torch.float64)
     for x, x_0, t_0, n in zip(inputs, images.split(1), t.split(1), noise.split(1), strict=True):
         x_t = model.dm.schedule.add_noise(model.dm.codec.encode(x_0), n, t_0)
         error = model.dm.schedule.loss_weight[t_0].sqrt() * (n - model.frozen_noise(x_t, t_0))
-        told += torch.outer(x, error.flatten().double()) / 200
+        told += torch.outer(x, error.flatten().double()) / len(images)
+    return told
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [
+        TimeStepPartition(1, 4, stages=(1000,), dims_per_stage=(4,)),
+        TimeStepPartition(4, 8, stages=(250, 1000), dims_per_stage=(3, 5)),
+    ],
+)
+def test_lost_codes_are_reduced_rank_regression_and_the_last_range_chooses_first(partition):
+    model = random_model(tiny_recipe(partition=partition))
+    images = smooth_images(200)
+    lost_codes(model, images, seed=3)
+    inputs = model.encoder[:-1](images).double()
+    inputs = inputs - inputs.mean(0)
+    told = {(lo, hi): told_one_by_one(model, inputs, images, lo, hi, 3) for lo, hi in partition.ranges}
     covariance = inputs.T @ inputs / 200
     ridge = covariance + LOST_RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
     # The generalised eigenproblem of reduced-rank regression: its top directions span the codes.
     root = torch.linalg.inv(torch.linalg.cholesky(ridge))
-    top = root.T @ torch.linalg.eigh(root @ told @ told.T @ root.T)[1][:, -4:]
-    expected, found = (torch.linalg.qr(inputs @ w)[0] for w in (top, model.encoder[-1].weight.double().T))
-    assert torch.linalg.svdvals(expected.T @ found).min() > 0.999
+    gain = {range_: root @ t @ t.T @ root.T for range_, t in told.items()}
+    free = torch.linalg.eigh(sum((hi - lo) * gain[lo, hi] for lo, hi in gain))[1][:, -partition.d :]
+    for lo, hi in reversed(partition.ranges):
+        dims = partition.time_steps(lo, hi)
+        directions = free @ torch.linalg.eigh(free.T @ gain[lo, hi] @ free)[1].flip(1)
+        top, free = directions.tensor_split([dims.stop - dims.start], dim=1)
+        codes = model.encoder[-1].weight.double()[dims].T
+        expected, found = (torch.linalg.qr(inputs @ w)[0] for w in (root.T @ top, codes))
+        assert torch.linalg.svdvals(expected.T @ found).min() > 0.999
 
 
 @pytest.mark.parametrize("start", [whiten_codes, lost_codes])
