@@ -10,7 +10,7 @@ import ditifeat
 from ditifeat.diffae import DiffAE
 from ditifeat.train.augment import DRAWS, augment
 from ditifeat.train.baselines import build_diffae, nt_xent, simsiam
-from ditifeat.train.benchmark import benchmark, table
+from ditifeat.train.benchmark import _once, benchmark, table
 from ditifeat.train.diti import model_config
 from ditifeat.unet import ConditionalUNet
 from tests.conftest import method_recipe, random_model, tiny_recipe
@@ -139,3 +139,19 @@ def test_benchmark(photos, tmp_path):
     assert (tmp_path / "out" / "benchmark.png").stat().st_size > 5000
     with pytest.raises(ditifeat.InputError, match="train and to test"):
         benchmark(runs, folder, labels, tmp_path / "out", first=40)
+
+
+def test_scores_are_remembered_until_they_are_worked_out_in_another_way(tmp_path, monkeypatch):
+    worked_out = []
+
+    def score():
+        worked_out.append(0.5)
+        return [{"values": {"ap": 0.5}}]
+
+    for _ in range(2):
+        assert _once(tmp_path, "a run", score) == [{"values": {"ap": 0.5}}]
+    assert len(worked_out) == 1
+    _once(tmp_path, "another run", score)
+    monkeypatch.setattr("ditifeat.train.benchmark.SCORING", 0)
+    _once(tmp_path, "a run", score)
+    assert len(worked_out) == 3

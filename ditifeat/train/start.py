@@ -19,7 +19,7 @@ from ditifeat.partition import TimeStepPartition
 STARTED_ON = 8192  # pictures, of which a start is worked out
 # Shares of the mean variance that are added to every component's, so that those which hardly vary are not blown up.
 WHITE_RIDGE = 1e-3
-LOST_RIDGE = 1.0  # more: they must not tell the error of the training pictures by heart
+LOST_RIDGE = 0.1  # more: they must not tell the error of the training pictures by heart
 LOST_COMPONENTS = 2048  # of the inputs, or as many as codes: what lies beyond varies too little to be told from noise
 
 
