@@ -46,12 +46,6 @@ def test_the_encoder_begins_as_the_dm_s_down_path():
     with torch.no_grad():
         expected = dm.features(dm.codec.encode(images), torch.full((2,), 50)).bottleneck.flatten(1)
         assert torch.allclose(encoder[:-1](images), expected, atol=1e-5)
-        first_level = EncoderSpec((32,), style="residual", unshuffle=2)
-        encoder = build_encoder(first_level, 32, 32)
-        encoder_from_dm(encoder, first_level, dm)
-        block, embedding = dm.unet.down_blocks[0], dm.unet.time_embedding(dm.unet.time_proj(torch.tensor([50])))
-        expected = block.resnets[0](dm.unet.conv_in(dm.codec.encode(images)), embedding).flatten(1)
-        assert torch.allclose(encoder[:-1](images), expected, atol=1e-5)
     other = EncoderSpec((32, 64), style="residual", unshuffle=2)
     with pytest.raises(RecipeError, match="down path"):
         encoder_from_dm(build_encoder(other, 32, 32), other, dm)
@@ -127,25 +121,23 @@ def told_one_by_one(model, inputs, images, lo, hi, seed):
 
 @pytest.mark.parametrize(
     "partition",
-    [
-        TimeStepPartition(1, 4, stages=(1000,), dims_per_stage=(4,)),
-        TimeStepPartition(4, 8, stages=(250, 1000), dims_per_stage=(3, 5)),
-    ],
+    [TimeStepPartition(1, 4), TimeStepPartition(4, 8, stages=(250, 1000), dims_per_stage=(3, 5))],
 )
-def test_lost_codes_are_reduced_rank_regression_and_the_last_range_chooses_first(partition):
+def test_lost_codes_are_reduced_rank_regression_and_the_first_range_chooses_first(partition):
     model = random_model(tiny_recipe(partition=partition))
     images = smooth_images(200)
     lost_codes(model, images, seed=3)
     inputs = model.encoder[:-1](images).double()
     inputs = inputs - inputs.mean(0)
-    told = {(lo, hi): told_one_by_one(model, inputs, images, lo, hi, 3) for lo, hi in partition.ranges}
+    ranges = partition.ranges if partition.stages else ((0, 1000),)  # one subset serves all time-steps
+    told = {(lo, hi): told_one_by_one(model, inputs, images, lo, hi, 3) for lo, hi in ranges}
     covariance = inputs.T @ inputs / 200
     ridge = covariance + LOST_RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
     # The generalised eigenproblem of reduced-rank regression: its top directions span the codes.
     root = torch.linalg.inv(torch.linalg.cholesky(ridge))
     gain = {range_: root @ t @ t.T @ root.T for range_, t in told.items()}
     free = torch.linalg.eigh(sum((hi - lo) * gain[lo, hi] for lo, hi in gain))[1][:, -partition.d :]
-    for lo, hi in reversed(partition.ranges):
+    for lo, hi in ranges:
         dims = partition.time_steps(lo, hi)
         directions = free @ torch.linalg.eigh(free.T @ gain[lo, hi] @ free)[1].flip(1)
         top, free = directions.tensor_split([dims.stop - dims.start], dim=1)

@@ -107,8 +107,8 @@ class DiTiRecipe:
     Attributes:
         detach: "off" (base), "on" (gradients reach the current subset alone), "both" (the two losses added).
         warm_start: the estimator begins as the frozen DM's middle and up path with a zero output layer, not at random.
-        encoder_from_dm: the encoder (of style "residual", with the channels of the DM's first levels or of all, its layers
-            and its unshuffling) begins as the frozen DM's down path at time-step 50, not at random.
+        encoder_from_dm: the encoder (of style "residual", with the DM's own channels, layers and unshuffling) begins as the
+            frozen DM's down path at time-step 50, not at random.
         codes: how the encoder's last layer begins: "random"; "white", the principal components of its inputs at equal
             variance; or "lost", the components that best tell what the frozen DM has lost at each range of time-steps, at their
             own scale. The estimator's first layer begins with what they tell (or, white, with how they varied).

@@ -19,14 +19,12 @@ from ditifeat.partition import TimeStepPartition
 STARTED_ON = 8192  # pictures, of which a start is worked out
 # Shares of the mean variance that are added to every component's, so that those which hardly vary are not blown up.
 WHITE_RIDGE = 1e-3
-LOST_RIDGE = 0.1  # more: they must not tell the error of the training pictures by heart
-LOST_COMPONENTS = 2048  # of the inputs, or as many as codes: what lies beyond varies too little to be told from noise
+LOST_RIDGE = 1e-1  # more: they must not tell the error of the training pictures by heart
 
 
 @torch.no_grad()
 def encoder_from_dm(encoder: nn.Sequential, spec: EncoderSpec, dm: DiffusionModel, time_step: int = 50) -> None:
-    """Gives an encoder of style "residual" the weights of the DM's down path, or of its first levels, with a time-step's
-    embedding folded in.
+    """Gives an encoder of style "residual" the weights of the DM's down path, with a time-step's embedding folded in.
 
     Clean pictures are encoded, so an early time-step fits.
 
@@ -37,7 +35,7 @@ def encoder_from_dm(encoder: nn.Sequential, spec: EncoderSpec, dm: DiffusionMode
     config = unet.config
     factor = dm.codec.factor if isinstance(dm.codec, UnshuffleCodec) else 1
     wanted = EncoderSpec(
-        tuple(config.block_out_channels)[: len(spec.channels)],
+        tuple(config.block_out_channels),
         style="residual",
         layers=config.layers_per_block,
         unshuffle=factor,
@@ -50,15 +48,13 @@ def encoder_from_dm(encoder: nn.Sequential, spec: EncoderSpec, dm: DiffusionMode
     ):
         raise RecipeError(f"encoder_from_dm: this DM's down path needs the encoder {wanted}, and no attention in it")
     embedding = unet.time_embedding(unet.time_proj(torch.tensor([time_step])))
-    ours = (layer for layer in encoder if isinstance(layer, nn.Conv2d | ResidualBlock))
-    theirs = [unet.conv_in]
+    ours = iter(layer for layer in encoder if isinstance(layer, nn.Conv2d | ResidualBlock))
+    next(ours).load_state_dict(unet.conv_in.state_dict())
     for block in unet.down_blocks:
-        theirs += [*block.resnets, *(sampler.conv for sampler in block.downsamplers or ())]
-    for to, source in zip(ours, theirs, strict=False):  # the encoder may end before the DM's down path does
-        if isinstance(to, ResidualBlock):
-            _copy_block(to, source, embedding)
-        else:
-            to.load_state_dict(source.state_dict())
+        for theirs in block.resnets:
+            _copy_block(cast(ResidualBlock, next(ours)), theirs, embedding)
+        for sampler in block.downsamplers or ():
+            next(ours).load_state_dict(sampler.conv.state_dict())
 
 
 def _copy_block(ours: ResidualBlock, theirs: ResnetBlock2D, embedding: Tensor) -> None:
@@ -82,10 +78,11 @@ def whiten_codes(encoder: nn.Sequential, images: Tensor) -> Tensor:
         `(d,)`: how much each code varied before it was scaled, root mean square 1.
     """
     inputs, mean = _inputs(encoder, images)
-    variances, components = _components(inputs, cast(nn.Linear, encoder[-1]).out_features)
-    weight = components / (variances + WHITE_RIDGE * variances.mean()).sqrt()
+    variances, components = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
+    kept = slice(-encoder[-1].out_features, None)  # type: ignore[operator]
+    weight = components[:, kept] / (variances[kept] + WHITE_RIDGE * variances[kept].mean()).sqrt()
     _set_last(encoder, mean, weight / (inputs @ weight).std(0).clamp(min=1e-6))
-    return _sizes(variances)
+    return _sizes(variances[kept])
 
 
 @torch.no_grad()
@@ -93,13 +90,12 @@ def lost_codes(model: DiTi, images: Tensor, weighting: Weighting = "published", 
     """Sets the encoder's last layer to the codes that best tell, linearly, what the frozen DM has lost of `images` `(N, 3, S, S)`.
 
     Reduced-rank regression (Izenman 1975) of the DM's weighted error (DiTi eq. 6) on the layer's inputs: the optimum of a
-    linear encoder under estimators that are linear at each range of the partition, with a ridge. The `d` directions that
-    tell most of all ranges' errors are shared out in turn, the last range first: each gets those that tell most of its own
-    error and are not taken; what tells most comes first. The other way round early ranges would take what is coarse, which
-    serves them too, and leave late ones little to tell.
+    linear encoder under estimators that are linear at each range of the partition. The `d` directions that tell most of
+    all ranges' errors are shared out in turn: each range gets those that tell most of its own error and are not taken,
+    as its cumulative code holds the earlier ones; what tells most comes first.
 
-    Codes keep the scale that the layer's inputs have along their directions, so that what is small and noisy stays small
-    to probes and distances; root mean square 1 over all codes.
+    Codes are nearly uncorrelated and keep the scale that the layer's inputs have along their directions, so that what is
+    small and noisy stays small to probes and distances; root mean square 1 over all codes.
 
     Returns:
         `(d,)`: what to multiply each code by, that it varies as much as it tells of its range's error; then root mean square
@@ -107,28 +103,26 @@ def lost_codes(model: DiTi, images: Tensor, weighting: Weighting = "published", 
     """
     encoder = cast(nn.Sequential, model.encoder)
     inputs, mean = _inputs(encoder, images)
-    variances, components = _components(inputs, max(LOST_COMPONENTS, model.partition.d))
-    white = components / (variances + LOST_RIDGE * inputs.square().mean()).sqrt()
+    variances, components = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
+    white = components / (variances + LOST_RIDGE * variances.mean()).sqrt()
     ranges = [_time_steps(model.partition, lo, hi) for lo, hi in model.partition.ranges]
-    known = inputs @ white
-    told = [_told(model, images, known, range_, weighting, seed) for range_ in ranges]
+    told = [_told(model, images, inputs @ white, range_, weighting, seed) for range_ in ranges]
     all_told = sum((len(range_) * t for range_, t in zip(ranges, told, strict=True)), torch.zeros_like(told[0]))
     free = torch.linalg.eigh(all_told)[1][:, -model.partition.d :]
-    shares: list[Tensor] = []
-    amplitudes: list[Tensor] = []
-    for (lo, hi), t in reversed(list(zip(model.partition.ranges, told, strict=True))):
+    shares, amplitudes = [], []
+    for (lo, hi), t in zip(model.partition.ranges, told, strict=True):
         dims = model.partition.time_steps(lo, hi)
         gains, directions = torch.linalg.eigh(free.T @ t @ free)
         directions = free @ directions.flip(1)
-        shares.insert(0, directions[:, : dims.stop - dims.start])
+        shares.append(directions[:, : dims.stop - dims.start])
         free = directions[:, dims.stop - dims.start :]
-        amplitudes.insert(0, _sizes(gains.flip(0)[: dims.stop - dims.start]))
-    weight = white @ torch.cat(shares, 1).float()
+        amplitudes.append(_sizes(gains.flip(0)[: dims.stop - dims.start]))
+    weight = white @ torch.cat(shares, 1)
     weight = weight / weight.norm(dim=0)
     deviation = (inputs @ weight).std(0)
     size = deviation.square().mean().sqrt().clamp(min=1e-6)
     _set_last(encoder, mean, weight / size)
-    return torch.cat(amplitudes) / (deviation / size).clamp(min=1e-3)
+    return torch.cat(amplitudes) / (deviation / size).clamp(min=1e-3).float()
 
 
 def _time_steps(partition: TimeStepPartition, lo: int, hi: int) -> range:
@@ -138,18 +132,12 @@ def _time_steps(partition: TimeStepPartition, lo: int, hi: int) -> range:
 
 
 def _inputs(encoder: nn.Sequential, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The inputs of the encoder's last layer, centred, `(N, inputs)`, and their mean."""
-    inputs = torch.cat([encoder[:-1](part) for part in images.split(256)])
+    """The inputs of the encoder's last layer, centred, float64 `(N, inputs)`, and their mean."""
+    inputs = torch.cat([encoder[:-1](part) for part in images.split(256)]).double()
     if inputs.shape[1] < encoder[-1].out_features:  # type: ignore[operator]
         raise ModelError(f"{inputs.shape[1]} inputs of the encoder's last layer do not make more codes than they are")
     mean = inputs.mean(0)
     return inputs - mean, mean
-
-
-def _components(inputs: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The largest principal components of centred inputs `(N, inputs)`, at most so many: variances, rising, and directions."""
-    variances, components = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
-    return variances[-most:].clamp(min=0), components[:, -most:]
 
 
 def _told(model: DiTi, images: Tensor, white: Tensor, time_steps: range, weighting: Weighting, seed: int) -> Tensor:
@@ -161,7 +149,7 @@ def _told(model: DiTi, images: Tensor, white: Tensor, time_steps: range, weighti
     generator = torch.Generator().manual_seed(seed)
     autocast = Accelerator().autocast
     covariance = torch.zeros(white.shape[1], *model.noise_shape).flatten(1)
-    for part, known in zip(images.split(256), white.split(256), strict=True):
+    for part, known in zip(images.split(256), white.float().split(256), strict=True):
         t = torch.randint(time_steps.start, time_steps.stop, (len(part),), generator=generator)
         noise = torch.randn((len(part), *model.noise_shape), generator=generator)
         x_t = schedule.add_noise(model.dm.codec.encode(part), noise, t)
