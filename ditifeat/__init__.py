@@ -12,27 +12,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ditifeat.editing import edit
+    from ditifeat.analysis.features import Features
+    from ditifeat.analysis.probe import probe
+    from ditifeat.analysis.report import AttributeProbe, ProbeReport
+    from ditifeat.editing.edit import edit
+    from ditifeat.encoding.encode import encode
+    from ditifeat.encoding.encoder import Encoder, load_encoder
+    from ditifeat.encoding.featurizer import DiTiFeaturizer
     from ditifeat.errors import DitifeatError, ImageDecodeError, InputError, ModelError, RecipeError
-    from ditifeat.features import Encoder, Features, encode
-    from ditifeat.hub import load_encoder
-    from ditifeat.partition import TimeStepPartition
-    from ditifeat.probing import AttributeProbe, ProbeReport, probe
-    from ditifeat.transformer import DiTiTransformer
+    from ditifeat.model.partition import TimeStepPartition
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "load_encoder": "hub",
-    "encode": "features",
-    "probe": "probing",
-    "edit": "editing",
-    "Encoder": "features",
-    "Features": "features",
-    "ProbeReport": "probing",
-    "AttributeProbe": "probing",
-    "DiTiTransformer": "transformer",
-    "TimeStepPartition": "partition",
+    "load_encoder": "encoding.encoder",
+    "encode": "encoding.encode",
+    "probe": "analysis.probe",
+    "edit": "editing.edit",
+    "Encoder": "encoding.encoder",
+    "Features": "analysis.features",
+    "ProbeReport": "analysis.report",
+    "AttributeProbe": "analysis.report",
+    "DiTiFeaturizer": "encoding.featurizer",
+    "TimeStepPartition": "model.partition",
     "DitifeatError": "errors",
     "ImageDecodeError": "errors",
     "InputError": "errors",
@@ -42,7 +44,7 @@ _HOME = {
 
 __all__ = [
     "AttributeProbe",
-    "DiTiTransformer",
+    "DiTiFeaturizer",
     "DitifeatError",
     "Encoder",
     "Features",

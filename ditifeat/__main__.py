@@ -2,7 +2,7 @@
 
 import sys
 
-from ditifeat.cli import main
+from ditifeat.app.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

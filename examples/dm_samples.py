@@ -14,8 +14,9 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 import ditifeat
-from ditifeat.images import batches, grid, save_picture, to_pixels
-from ditifeat.metrics import kernel_distance
+from ditifeat.analysis.metrics import kernel_distance
+from ditifeat.data.batches import batches
+from ditifeat.data.drawing import grid, save_image, to_pixels
 
 
 def small(pictures):
@@ -42,7 +43,7 @@ def main():
     for start in range(0, arguments.count, 64):
         count = min(64, arguments.count - start)
         samples.append(model.dm.sample(torch.randn(count, *model.noise_shape, generator=generator), arguments.steps))
-    save_picture(grid(to_pixels(samples[0][:32]), columns=8), arguments.out)
+    save_image(grid(to_pixels(samples[0][:32]), columns=8), arguments.out)
 
     pca = PCA(min(64, len(trained)), whiten=True, random_state=0).fit(small(trained))
     reference = pca.transform(small(held_out))

@@ -7,13 +7,14 @@ import time
 from importlib import resources
 from pathlib import Path
 
+import ditifeat.probing
+
 import ditifeat
 import ditifeat.model  # the imports of torch and diffusers are not counted
-import ditifeat.probing
 
 
 def main() -> None:
-    face = next(iter(sorted((Path(str(resources.files("ditifeat"))) / "weights" / "faces").glob("*.png"))))
+    face = next(iter(sorted((Path(str(resources.files("ditifeat.pretrained"))) / "weights" / "faces").glob("*.png"))))
     begun = time.perf_counter()
     encoder = ditifeat.load_encoder()
     attributes = encoder.attributes()

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 import ditifeat
-from ditifeat.editing import attribute_edit, checked_direction, subset_edit
-from ditifeat.encoders import to_images
-from ditifeat.features import Encoder
-from ditifeat.images import batches, save_picture, to_pixels
-from ditifeat.plotting import plot_weights
-from ditifeat.quickstart import sheet
+from ditifeat.benchmark.plots import plot_weights
+from ditifeat.data.batches import batches, load_images
+from ditifeat.data.drawing import save_image, sheet, to_pixels
+from ditifeat.editing import lost as what_is_lost
+from ditifeat.editing.edit import attribute_edit, checked_direction, subset_edit
+from ditifeat.encoding.encoder import Encoder
 
 ATTRIBUTES = ("Smiling", "Male", "Blond_Hair", "Black_Hair", "Pale_Skin", "Bangs")
 RANGES = ((0, 300), (300, 500), (500, 1000))
@@ -31,17 +31,17 @@ STEPS = 20
 
 
 def faces(encoder: Encoder, count: int) -> tuple[list[Path], torch.Tensor]:
-    paths = sorted((Path(str(resources.files("ditifeat"))) / "weights" / "faces").glob("*.png"))[:count]
+    paths = sorted((Path(str(resources.files("ditifeat.pretrained"))) / "weights" / "faces").glob("*.png"))[:count]
     rows = np.concatenate([rows for _, rows in batches(paths, encoder.config.image, count, "center")])
-    return paths, to_images(torch.from_numpy(rows))
+    return paths, load_images(torch.from_numpy(rows))
 
 
 @torch.no_grad()
 def lost(encoder: Encoder, out: Path) -> None:
     ladder = (50, 100, 200, 300, 400, 500, 700, 900)
-    rows = encoder.lost_at(faces(encoder, 1)[0][0], ladder, crop="center")
+    rows = what_is_lost.lost(encoder, faces(encoder, 1)[0][0], ladder, crop="center")
     steps = ", ".join(map(str, ladder))
-    save_picture(sheet({f"{title}: t = {steps}": row for title, row in rows.items()}), out / "lost.png")
+    save_image(sheet({f"{title}: t = {steps}": row for title, row in rows.items()}), out / "lost.png")
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def edits(encoders: dict[str, Encoder], out: Path, scale: float) -> None:
             changed = attribute_edit(z, *checked_direction(encoder, report[name]), scale)
             made = to_pixels(model.sample(x_T, changed, STEPS, solver="implicit"))
             rows[f"{title}: {name.replace('_', ' ')}, strength {scale}"] = made
-    save_picture(sheet(rows), out / "edits.png")
+    save_image(sheet(rows), out / "edits.png")
 
 
 @torch.no_grad()
@@ -74,7 +74,7 @@ def swaps(encoder: Encoder, out: Path) -> None:
         subsets = p.subsets_within(lo, hi)
         codes = torch.cat([subset_edit(p, z[:1], z[5:], subsets, float(share)) for share in shares])
         rows[f"time-steps {lo}-{hi}, x_T kept"] = to_pixels(encoder.model.sample(x_T, codes, STEPS, solver="implicit"))
-    save_picture(sheet(rows), out / "swaps.png")
+    save_image(sheet(rows), out / "swaps.png")
 
 
 def weights(encoders: dict[str, Encoder], out: Path) -> None:

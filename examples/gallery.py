@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 import ditifeat
-from ditifeat.editing import attribute_edit, checked_direction
-from ditifeat.encoders import to_images
-from ditifeat.images import batches, save_picture, to_pixels
-from ditifeat.quickstart import sheet
+from ditifeat.data.batches import batches, load_images
+from ditifeat.data.drawing import save_image, sheet, to_pixels
+from ditifeat.editing.edit import attribute_edit, checked_direction
 
 ATTRIBUTES = [
     "Blond_Hair",
@@ -51,9 +50,9 @@ def main() -> None:
     report = ditifeat.ProbeReport.load(arguments.report) if arguments.report else encoder.attributes(sparse=True)
     if report is None:
         raise SystemExit(f"{encoder.folder}: has no sparse attributes; give a --report")
-    folder = Path(str(resources.files("ditifeat") / "weights" / "faces"))
+    folder = Path(str(resources.files("ditifeat.pretrained") / "weights" / "faces"))
     faces = next(batches(folder, encoder.config.image, FACES, "center"))[1]
-    model, x_0 = encoder.model, to_images(torch.from_numpy(faces))
+    model, x_0 = encoder.model, load_images(torch.from_numpy(faces))
     z = encoder(x_0)
     x_T = model.invert(x_0, z, arguments.steps, "implicit")
 
@@ -69,7 +68,7 @@ def main() -> None:
         rows[f"{name.replace('_', ' ')}: less, reconstruction, more"] = np.stack([less, kept, more], axis=1).reshape(
             -1, *kept.shape[1:]
         )
-    save_picture(sheet(rows), arguments.out)
+    save_image(sheet(rows), arguments.out)
     print(f"{arguments.out}: {', '.join(arguments.attributes)}, strength {arguments.scale}")
 
 

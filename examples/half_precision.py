@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ditifeat.features import ATTRIBUTES, SPARSE_ATTRIBUTES
-from ditifeat.model import DiTi
+from ditifeat.encoding.encoder import ATTRIBUTES, SPARSE_ATTRIBUTES
+from ditifeat.model.diti import DiTi
 
 
 def main():

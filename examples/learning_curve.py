@@ -13,31 +13,31 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ditifeat.artefact import load_strictly, read_tensors, under, write_text
-from ditifeat.config import DMReference
-from ditifeat.encoders import build_encoder
-from ditifeat.images import batches
-from ditifeat.labels import read_labels
-from ditifeat.plotting import plot_curves
-from ditifeat.probing import ridge_mean_ap
-from ditifeat.train.config import Recipe, load_recipe
-from ditifeat.train.diti import build_diti
-from ditifeat.train.dm import build_dm
-from ditifeat.train.floors import in_batches, untrained
+from ditifeat.benchmark.baselines import in_batches, untrained
+from ditifeat.benchmark.plots import plot_curves
+from ditifeat.benchmark.scores import ridge_mean_ap
+from ditifeat.data.batches import batches
+from ditifeat.data.labels import read_labels
+from ditifeat.files import load_strictly, read_tensors, select_prefix, write_text
+from ditifeat.model.config import DMReference
+from ditifeat.model.encoders import build_encoder
+from ditifeat.train.recipe import Recipe, load_recipe
+from ditifeat.train.tasks.diti import build_diti
+from ditifeat.train.tasks.dm import build_dm
 
 
 def codes(recipe: Recipe, checkpoint: Path, array: np.ndarray, first: int) -> tuple[str, int, np.ndarray]:
     """The stage that a checkpoint is of, how many pictures it has seen, and the codes that it gives."""
     tensors = read_tensors(checkpoint)[0]
     step = int(checkpoint.stem.split("-")[1])
-    unet = under(tensors, "averaged.unet.")
+    unet = select_prefix(tensors, "averaged.unet.")
     if unet:
         dm = build_dm(recipe)
         load_strictly(dm.unet, unet, str(checkpoint))
         z = untrained(build_diti(recipe, dm, DMReference()), array, first, "white", from_dm=True)
         return f"{recipe.name}, DM's down path", step * recipe.dm.optimiser.batch, z
     encoder = build_encoder(recipe.encoder_spec, recipe.image.size, recipe.partition.d)
-    load_strictly(encoder, under(tensors, "averaged.encoder."), str(checkpoint))
+    load_strictly(encoder, select_prefix(tensors, "averaged.encoder."), str(checkpoint))
     with torch.no_grad():
         z = in_batches(encoder.eval(), array)
     return recipe.name, step * getattr(recipe, recipe.method).optimiser.batch, z

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import ditifeat
-from ditifeat.images import save_picture, to_pixels
+from ditifeat.data.drawing import save_image, to_pixels
 
 
 def main():
@@ -23,7 +23,7 @@ def main():
     pictures = to_pixels(model.sample(torch.stack(noises), None, arguments.steps))
     arguments.out.mkdir(parents=True, exist_ok=True)
     for seed, pixels in zip(arguments.seeds, pictures, strict=True):
-        save_picture(Image.fromarray(pixels), arguments.out / f"face{seed:03d}.png")
+        save_image(Image.fromarray(pixels), arguments.out / f"face{seed:03d}.png")
     print(f"{arguments.out}: {len(pictures)} pictures")
 
 

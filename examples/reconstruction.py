@@ -1,6 +1,6 @@
 """Reconstruction error of a model on pictures: python examples/reconstruction.py PICTURES --skip 8000 --count 32
 
-MSE and SSIM on the scale 0..1, with as many DDIM steps of inversion as of sampling: under the picture's own code from the
+MSE and SSIM on the scale 0..1, with as many DDIM steps of inversion as of sampling: select_prefix the picture's own code from the
 inferred x_T and from a random one, and by the frozen DM without any code.
 """
 
@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 import ditifeat
-from ditifeat.encoders import to_images
-from ditifeat.images import batches
+from ditifeat.data.batches import batches, load_images
 from ditifeat.train.card import START
 from ditifeat.train.evaluate import reconstruction
 
@@ -29,7 +28,7 @@ def main():
     encoder = ditifeat.load_encoder(arguments.model)
     every = chain.from_iterable(rows for _, rows in batches(arguments.pictures, encoder.config.image, 256))
     rows = np.stack(list(islice(every, arguments.skip, arguments.skip + arguments.count)))
-    found = reconstruction(encoder.model, to_images(torch.from_numpy(rows)), arguments.steps)
+    found = reconstruction(encoder.model, load_images(torch.from_numpy(rows)), arguments.steps)
     print(f"{len(rows)} pictures, {arguments.steps} + {arguments.steps} steps, on the scale 0..1")
     for name, error in found["mse"].items():
         print(f"  {START[name]}: MSE {error:.5f}, SSIM {found['ssim'][name]:.3f}")

@@ -18,17 +18,16 @@ from diffusers import DPMSolverMultistepInverseScheduler, DPMSolverMultistepSche
 from torch import Tensor
 
 import ditifeat
-from ditifeat.encoders import to_images
-from ditifeat.images import batches
-from ditifeat.metrics import mse, ssim
-from ditifeat.model import DiTi
-from ditifeat.sampling import ddim_invert, ddim_sample, implicit_invert, implicit_sample
+from ditifeat.analysis.metrics import mse, ssim
+from ditifeat.data.batches import batches, load_images
+from ditifeat.model.diti import DiTi
+from ditifeat.model.sampling import ddim_invert, ddim_sample, implicit_invert, implicit_sample
 
 Result = tuple[Tensor, Tensor]  # x_T, reconstruction
 
 
 class Counted:
-    """The model's noise under a code, and how often it was asked for."""
+    """The model's noise select_prefix a code, and how often it was asked for."""
 
     def __init__(self, model: DiTi, z: Tensor, coefficient: str):
         self.noise = partial(model.noise, z=z, coefficient=coefficient)
@@ -88,7 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     encoder = ditifeat.load_encoder(arguments.model)
     rows = np.concatenate([rows for _, rows in batches(arguments.data, encoder.config.image, 256)])
-    pictures = to_images(torch.from_numpy(rows[arguments.skip : arguments.skip + arguments.count]))
+    pictures = load_images(torch.from_numpy(rows[arguments.skip : arguments.skip + arguments.count]))
     z = encoder(pictures)
     lines = [
         f"{len(pictures)} pictures, {encoder.config.name}; MSE on the scale 0..1.\n",

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ditifeat.codec import CodecSpec
-from ditifeat.config import DMReference
-from ditifeat.encoders import EncoderSpec
-from ditifeat.images import Preprocessing
-from ditifeat.partition import TimeStepPartition
-from ditifeat.train.config import ContrastiveRecipe, DiffAERecipe, DiTiRecipe, DMRecipe, Optimiser, Recipe, UNetSpec
+from ditifeat.data.preprocessing import Preprocessing
+from ditifeat.model.codec import CodecSpec
+from ditifeat.model.config import DMReference
+from ditifeat.model.encoders import EncoderSpec
+from ditifeat.model.partition import TimeStepPartition
+from ditifeat.train.recipe import ContrastiveRecipe, DiffAERecipe, DiTiRecipe, DMRecipe, Optimiser, Recipe, UNetSpec
 
 
 def tiny_recipe(**changes):
@@ -47,8 +47,8 @@ def method_recipe(method, **changes):
 
 def random_model(recipe):
     """A model whose estimator's output layer is not zero, so that its code matters."""
-    from ditifeat.train.diti import build_diti
-    from ditifeat.train.dm import build_dm
+    from ditifeat.train.tasks.diti import build_diti
+    from ditifeat.train.tasks.dm import build_dm
 
     model = build_diti(recipe, build_dm(recipe), DMReference())
     generator = torch.Generator().manual_seed(1)

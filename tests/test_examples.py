@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ditifeat.encoders import EncoderSpec
+from ditifeat.model.encoders import EncoderSpec
 from tests.conftest import make_picture, tiny_recipe
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-FACES = Path(__file__).parents[1] / "ditifeat" / "weights" / "faces"
+FACES = Path(__file__).parents[1] / "ditifeat" / "pretrained" / "weights" / "faces"
 
 
 def run(name, *arguments, cwd):
@@ -110,7 +110,7 @@ def test_every_example_is_run_here():
 
 def test_readme_commands_exist():
     """Every `ditifeat ...` line of the README parses."""
-    from ditifeat.cli import _parser
+    from ditifeat.app.cli import _parser
 
     text = (Path(__file__).parents[1] / "README.md").read_text("utf-8").replace("\\\n", " ")
     commands = [line.split("#")[0].split()[1:] for line in text.splitlines() if line.startswith("ditifeat ")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ditifeat.train.config import Recipe
+    from ditifeat.train.recipe import Recipe
 
 
 def train(
@@ -42,6 +42,6 @@ def train(
     Raises:
         RecipeError, ModelError, InputError: for a recipe, DM or pictures that do not fit; nothing is overwritten.
     """
-    from ditifeat.train.run import altered, run
+    from ditifeat.train.run import run, with_overrides
 
-    return run(altered(recipe, dm, seed, images), Path(data), Path(out), labels, resume)
+    return run(with_overrides(recipe, dm, seed, images), Path(data), Path(out), labels, resume)

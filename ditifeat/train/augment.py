@@ -10,8 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 DRAWS = 10  # uniform numbers that a view needs
+
 JITTER = 0.5  # strength s: brightness, contrast and saturation by 1 +- 0.8 s, hue by 0.2 s of the circle
+
 JITTER_SHARE, GREY_SHARE, BLUR_SHARE = 0.8, 0.2, 0.5
+
 GREY = torch.tensor([0.299, 0.587, 0.114])
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from torch import nn
 
-from ditifeat.artefact import write_text
-from ditifeat.diffae import DiffAE
-from ditifeat.model import DiTi
-from ditifeat.train.config import Recipe
-from ditifeat.train.diti import AnyModel
+from ditifeat.files import write_text
+from ditifeat.model.any_model import AnyModel
+from ditifeat.model.diffae import DiffAE
+from ditifeat.model.diti import DiTi
+from ditifeat.train.recipe import Recipe
 
 START = {
     "inferred_x_T": "its inferred x_T",
@@ -21,6 +21,7 @@ START = {
     "random_x_T": "a random x_T",
     "frozen_dm_inferred_x_T": "its inferred x_T, the frozen DM alone",
 }
+
 PAPER = "https://arxiv.org/abs/2401.11430"
 
 

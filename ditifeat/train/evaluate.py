@@ -9,18 +9,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditifeat.diffae import DiffAE
-from ditifeat.encoder_only import EncoderOnly
-from ditifeat.encoders import to_images
-from ditifeat.features import ATTRIBUTES, SPARSE_ATTRIBUTES, Features
-from ditifeat.metrics import mse, ssim
-from ditifeat.model import DiTi
-from ditifeat.probing import ProbeReport, probe
-from ditifeat.train.diti import AnyModel
+from ditifeat.analysis.features import Features
+from ditifeat.analysis.metrics import mse, ssim
+from ditifeat.analysis.probe import probe
+from ditifeat.analysis.report import ProbeReport
+from ditifeat.data.batches import load_images
+from ditifeat.encoding.encoder import ATTRIBUTES, SPARSE_ATTRIBUTES
+from ditifeat.model.any_model import AnyModel
+from ditifeat.model.diffae import DiffAE
+from ditifeat.model.diti import DiTi
+from ditifeat.model.encoder_only import EncoderOnly
 
 RECONSTRUCTED = 16
+
 STEPS = 100
+
 FEW = 20  # evaluations each way of the implicit solver
+
 SPARSE = 16  # dimensions an attribute, as the paper's sparse edits
 
 
@@ -29,7 +34,7 @@ def encode_rows(model: AnyModel, array: np.ndarray, names: list[str]) -> Feature
     """Features of preprocessed pictures, uint8 `(N, S, S, 3)`."""
     device = model.mean.device
     rows = [
-        model.encoder(to_images(torch.from_numpy(array[i : i + 256].copy())).to(device)).float().cpu()
+        model.encoder(load_images(torch.from_numpy(array[i : i + 256].copy())).to(device)).float().cpu()
         for i in range(0, len(array), 256)
     ]
     return Features(torch.cat(rows).numpy(), tuple(names), model.partition, model.config.name)
@@ -71,7 +76,7 @@ def evaluate(
     held_out = array[count : count + RECONSTRUCTED] if count < len(array) else array[:RECONSTRUCTED]
     result: dict[str, Any] = {}
     if not isinstance(model, EncoderOnly):
-        images = to_images(torch.from_numpy(held_out.copy())).to(model.mean.device)
+        images = load_images(torch.from_numpy(held_out.copy())).to(model.mean.device)
         about = {"pictures": len(images), "held_out": count < len(array), "steps": STEPS}
         result["reconstruction"] = about | reconstruction(model, images, STEPS)
     if labels is not None and count < len(array):

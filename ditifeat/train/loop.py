@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ditifeat.artefact import read_tensors, under, write_tensors
 from ditifeat.errors import RecipeError
-from ditifeat.train.config import Optimiser
+from ditifeat.files import read_tensors, select_prefix, write_tensors
 from ditifeat.train.data import Pictures
+from ditifeat.train.recipe import Optimiser
 
 KEPT_CHECKPOINTS = 2
+
 LOG_RANGES = 5  # equal ranges of time-steps whose losses are logged apart
 
 
@@ -191,7 +192,7 @@ class Trainer:
             self.task.preview(self._averaged(), images, self.out / f"preview-{self.step:07d}.png")
 
     def save(self) -> None:
-        """Writes a checkpoint under its step number, whole or not at all; the oldest go."""
+        """Writes a checkpoint select_prefix its step number, whole or not at all; the oldest go."""
         if not self.accelerator.is_main_process:
             return
         tensors = {f"trained.{k}": v for k, v in self.task.trained.state_dict().items()}
@@ -206,10 +207,10 @@ class Trainer:
     def _load(self, path: Path) -> None:
         tensors, metadata = read_tensors(path)
         self.step = int(metadata["step"])
-        self.task.trained.load_state_dict(under(tensors, "trained."))
-        self.averaged.module.load_state_dict(under(tensors, "averaged."))
+        self.task.trained.load_state_dict(select_prefix(tensors, "trained."))
+        self.averaged.module.load_state_dict(select_prefix(tensors, "averaged."))
         state: dict[int, dict[str, Tensor]] = defaultdict(dict)
-        for key, value in under(tensors, "adam.").items():
+        for key, value in select_prefix(tensors, "adam.").items():
             index, name = key.split(".", 1)
             state[int(index)][name] = value
         self.adam.load_state_dict({"state": dict(state), "param_groups": self.adam.state_dict()["param_groups"]})

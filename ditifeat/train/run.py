@@ -13,33 +13,31 @@ import yaml
 from accelerate import PartialState
 from torch import nn
 
-from ditifeat.artefact import write_text
-from ditifeat.config import DMReference, Method
-from ditifeat.diffae import DiffAE
-from ditifeat.diffusion import DiffusionModel
-from ditifeat.encoder_only import EncoderOnly
-from ditifeat.encoders import build_encoder
+from ditifeat.data.batches import load_images
 from ditifeat.errors import ModelError, RecipeError
-from ditifeat.hub import resolve_dm
-from ditifeat.model import DiTi, load_codec
-from ditifeat.train.baselines import ContrastiveTask, DiffAETask, build_diffae
+from ditifeat.files import write_text
+from ditifeat.model.any_model import AnyModel
+from ditifeat.model.codec import load_codec
+from ditifeat.model.config import DMReference, Method
+from ditifeat.model.diffae import DiffAE
+from ditifeat.model.diffusion import DiffusionModel
+from ditifeat.model.diti import DiTi
+from ditifeat.model.encoder_only import EncoderOnly
+from ditifeat.model.encoders import build_encoder
+from ditifeat.pretrained.dm import resolve_dm
 from ditifeat.train.card import write_card
-from ditifeat.train.config import DiTiRecipe, Recipe, load_recipe
 from ditifeat.train.data import Pictures, prepare
-from ditifeat.train.diti import (
-    AnyModel,
-    DiTiTask,
-    build_diti,
-    model_config,
-    set_code_statistics,
-)
-from ditifeat.train.dm import DMTask, build_dm
 from ditifeat.train.evaluate import evaluate
+from ditifeat.train.initialise import STARTED_ON, encoder_from_dm, initialise_error_predictive, initialise_white
 from ditifeat.train.loop import Trainer, list_checkpoints
-from ditifeat.train.start import STARTED_ON, encoder_from_dm, lost_codes, whiten_codes
+from ditifeat.train.recipe import DiTiRecipe, Recipe, load_recipe, model_config
+from ditifeat.train.tasks.contrastive import ContrastiveTask
+from ditifeat.train.tasks.diffae import DiffAETask, build_diffae
+from ditifeat.train.tasks.diti import DiTiTask, build_diti
+from ditifeat.train.tasks.dm import DMTask, build_dm
 
 
-def altered(recipe: str | Path | Recipe, dm: str | None, seed: int | None, images: int | None) -> Recipe:
+def with_overrides(recipe: str | Path | Recipe, dm: str | None, seed: int | None, images: int | None) -> Recipe:
     """A recipe with another frozen DM, seed or number of pictures seen.
 
     Raises:
@@ -147,7 +145,11 @@ def _begin(model: DiTi, recipe: DiTiRecipe, pictures: Pictures, seed: int) -> No
         return
     images = pictures.first(STARTED_ON)
     white = recipe.codes == "white"
-    sizes = whiten_codes(encoder, images) if white else lost_codes(model, images, recipe.weighting, seed)
+    sizes = (
+        initialise_white(encoder, images)
+        if white
+        else initialise_error_predictive(model, images, recipe.weighting, seed)
+    )
     # To a random first layer all these codes are alike; what varies or tells most should be heard first.
     model.estimator.code_embedding.weight.data *= sizes
 
@@ -168,7 +170,7 @@ def _contrastive(recipe: Recipe, pictures: Pictures, out: Path, resume: bool) ->
         torch.manual_seed(recipe.seed)
         encoder = build_encoder(config.encoder, recipe.image.size, config.latent_dim)
     if recipe.contrastive.whiten:
-        whiten_codes(encoder, pictures.first(STARTED_ON))
+        initialise_white(encoder, pictures.first(STARTED_ON))
     task = ContrastiveTask(encoder, recipe)
     averaged = Trainer(task, pictures, recipe.contrastive.optimiser, out / "contrastive-run", recipe.seed).run(resume)
     return EncoderOnly(config, averaged["encoder"]).to(PartialState().device).requires_grad_(False).eval()
@@ -193,3 +195,18 @@ def _cost(log: Path) -> dict[str, Any]:
         "seconds": round(sum(record["seconds"] for record in records)),
         "precision": ", then ".join(precisions) or "not recorded",
     }
+
+
+@torch.no_grad()
+def set_code_statistics(model: AnyModel, pictures: Pictures, batch: int = 256) -> None:
+    """Sets the codes' mean and std over the training pictures, in float64 sums."""
+    total = torch.zeros(2, model.partition.d, dtype=torch.float64)
+    for start in range(0, len(pictures), batch):
+        rows = torch.from_numpy(pictures.array[start : start + batch].copy())
+        z = model.encoder(load_images(rows).to(model.mean.device)).double().cpu()
+        total += torch.stack([z.sum(0), z.square().sum(0)])
+    mean = total[0] / len(pictures)
+    # A dimension that never moves keeps a std above 0, so that standardising it stays finite.
+    std = (total[1] / len(pictures) - mean.square()).clamp(min=1e-12).sqrt()
+    model.mean.copy_(mean)
+    model.std.copy_(std)

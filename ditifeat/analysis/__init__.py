@@ -1,0 +1,1 @@
+"""Features, probes, metrics, search and plots: what scikit-learn does with codes."""

@@ -1,0 +1,1 @@
+"""Methods compared: baselines, scores, the evaluation of edits."""

@@ -1,0 +1,1 @@
+"""Images in and out: sources, decoding, preprocessing, labels, drawing."""

@@ -1,0 +1,90 @@
+"""Streaming batches of preprocessed images, decoded in threads; uint8 pixels to tensors."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ditifeat.data.preprocessing import Crop, Preprocessing
+from ditifeat.data.sources import Source, sources
+from ditifeat.errors import ImageDecodeError, InputError
+
+MAX_THREADS = 8
+
+OnError = Literal["raise", "skip"]
+
+
+def batches(
+    images: Any,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    crop: Crop = "model",
+    on_error: OnError = "raise",
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Names and pixels, uint8 `(B, size, size, 3)`, in order; decoded in threads a few batches ahead.
+
+    Raises:
+        ImageDecodeError, InputError: for the first bad picture, unless `on_error="skip"`, which warns and goes on.
+    """
+
+    def load(source: Source) -> np.ndarray:
+        name, read = source
+        try:
+            return preprocessing.apply(read(), crop)
+        except (ImageDecodeError, InputError) as error:
+            raise error if name in str(error) else type(error)(f"{name}: {error}") from None
+
+    threads = min(MAX_THREADS, os.cpu_count() or 1)
+    names: list[str] = []
+    rows: list[np.ndarray] = []
+    with ThreadPoolExecutor(threads, thread_name_prefix="ditifeat-decode") as pool:
+        for name, row in _ordered(pool, load, sources(images), ahead=2 * batch_size, on_error=on_error):
+            names.append(name)
+            rows.append(row)
+            if len(rows) == batch_size:
+                yield names, np.stack(rows)
+                names, rows = [], []
+        if rows:
+            yield names, np.stack(rows)
+
+
+def _ordered(
+    pool: ThreadPoolExecutor,
+    load: Callable[[Source], np.ndarray],
+    items: Iterator[Source],
+    ahead: int,
+    on_error: OnError,
+) -> Iterator[tuple[str, np.ndarray]]:
+    pending: deque[tuple[str, Future[np.ndarray]]] = deque()
+
+    def submit(count: int) -> None:
+        pending.extend((source[0], pool.submit(load, source)) for source in islice(items, count))
+
+    try:
+        submit(ahead)
+        while pending:
+            name, future = pending.popleft()
+            submit(1)
+            try:
+                yield name, future.result()
+            except (ImageDecodeError, InputError) as error:
+                if on_error == "raise":
+                    raise
+                warnings.warn(f"skipped: {error}", stacklevel=3)
+    finally:
+        for _, future in pending:
+            future.cancel()
+
+
+def load_images(images: Tensor) -> Tensor:
+    """uint8 `(B, H, W, 3)` to float32 `(B, 3, H, W)` in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).contiguous().to(torch.float32) / 127.5 - 1

@@ -1,0 +1,72 @@
+"""How an image becomes a model's input: crop, resize. Part of every model folder, never guessed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from ditifeat.errors import ImageDecodeError, InputError
+
+MIN_SIDE = 8  # fewer pixels than this hold nothing to encode
+
+RESAMPLING = ("bicubic", "bilinear", "box", "hamming", "lanczos")
+
+Crop = Literal["model", "center"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes a model's input. Part of every artefact, never guessed.
+
+    Attributes:
+        size: side of the square input, in pixels.
+        crop: (left, top, right, bottom) as fractions of the picture's width and height; edges are rounded to whole
+            pixels (a half goes down), so that a picture of the training size is not resampled. Of a box that is no
+            square in a picture, the central square is read: nothing is stretched.
+        resampling: Pillow's filter, antialiased when it shrinks.
+        alignment: in words, what pictures the crop expects.
+    """
+
+    size: int
+    crop: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    resampling: str = "lanczos"
+    alignment: str = "none: the central square"
+
+    def __post_init__(self) -> None:
+        left, top, right, bottom = self.crop
+        if not 8 <= self.size <= 1024:
+            raise InputError(f"image: size = {self.size} is not within 8..1024")
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise InputError(f"image: crop {self.crop} is not (left, top, right, bottom) within 0..1")
+        if self.resampling not in RESAMPLING:
+            raise InputError(f"image: resampling {self.resampling!r} is not one of {', '.join(RESAMPLING)}")
+
+    def box(self, width: int, height: int, crop: Crop = "model") -> tuple[int, int, int, int]:
+        """The pixels (left, top, right, bottom) that are read of a `width` x `height` picture."""
+        fractions = self.crop if crop == "model" else (0, 0, 1, 1)
+        left, top, right, bottom = (
+            math.ceil(fraction * side - 0.5 - 1e-6)
+            for fraction, side in zip(fractions, (width, height, width, height), strict=True)
+        )
+        side = min(right - left, bottom - top)
+        left, top = left + (right - left - side) // 2, top + (bottom - top - side) // 2
+        return left, top, left + side, top + side
+
+    def apply(self, picture: Image.Image, crop: Crop = "model") -> np.ndarray:
+        """RGB picture to uint8 `(size, size, 3)`.
+
+        Raises:
+            ImageDecodeError: if fewer than 8 pixels a side would be read.
+        """
+        box = self.box(*picture.size, crop)
+        if box[2] - box[0] < MIN_SIDE:
+            raise ImageDecodeError(
+                f"the picture has {picture.size[0]} x {picture.size[1]} pixels, of which {box} would be read: "
+                f"under {MIN_SIDE} a side there is nothing to encode"
+            )
+        resampling = Image.Resampling[self.resampling.upper()]
+        return np.asarray(picture.resize((self.size, self.size), resampling, box=box))

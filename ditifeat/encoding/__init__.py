@@ -1,0 +1,1 @@
+"""What users call: `load_encoder`, `encode`, the scikit-learn featurizer."""

@@ -1,0 +1,108 @@
+"""The artefact: a folder with `config.json` and safetensors. Strict reading, whole-or-nothing writing.
+
+No configuration names a class, a module or a path outside its folder: `from_dict` fills the dataclasses of this
+package and refuses every key that they do not have.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ditifeat.data.preprocessing import Preprocessing
+from ditifeat.errors import ModelError
+from ditifeat.files import read_json, write_text
+from ditifeat.model.codec import CodecSpec
+from ditifeat.model.encoders import EncoderSpec
+from ditifeat.model.partition import TimeStepPartition
+from ditifeat.schema import from_dict
+
+FORMAT_VERSION = 1
+
+Method = Literal["diti", "diffae", "contrastive"]
+
+EstimatorOutput = Literal["gradient", "v"]
+
+
+@dataclass(frozen=True)
+class DMReference:
+    """Where the frozen DM is: the folder `dm` of the artefact, or a Hub repository at a pinned commit.
+
+    Attributes:
+        repo: `org/name` on the Hub; the artefact's own folder `dm` when None.
+        commit: 40 hex digits; required with `repo`.
+        attention_heads: heads of every attention layer, where they cannot be told by diffusers' `attention_head_dim`.
+    """
+
+    repo: str | None = None
+    commit: str | None = None
+    attention_heads: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.repo is None) != (self.commit is None):
+            raise ModelError("dm: a Hub repository needs its commit, and a commit its repository")
+        if self.repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
+            raise ModelError(f"dm: repo = {self.repo!r} is not org/name")
+        if self.commit is not None and not re.fullmatch(r"[0-9a-f]{40}", self.commit):
+            raise ModelError(f"dm: commit = {self.commit!r} is not 40 hex digits")
+        if self.attention_heads is not None and not 1 <= self.attention_heads <= 64:
+            raise ModelError(f"dm: attention_heads = {self.attention_heads} is not within 1..64")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model: its input, encoder, partition, codec and frozen DM. `training` is a summary to read, not to act on.
+
+    Attributes:
+        method: "diti" (PDAE is that with one subset), "diffae" (a conditional DM in place of frozen DM and estimator), or
+            "contrastive" (an encoder alone).
+        estimator_output: what the estimator's network gives: "gradient" (G itself, as published) or "v" (a correction
+            of the DM's v, which the schedule turns into G).
+    """
+
+    name: str
+    image: Preprocessing
+    encoder: EncoderSpec
+    latent_dim: int
+    partition: TimeStepPartition
+    codec: CodecSpec = CodecSpec()
+    dm: DMReference = DMReference()
+    method: Method = "diti"
+    estimator_output: EstimatorOutput = "gradient"
+    training: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise ModelError(f"format_version = {self.format_version}, this version of ditifeat reads {FORMAT_VERSION}")
+        if self.latent_dim != self.partition.d:
+            raise ModelError(f"latent_dim = {self.latent_dim} differs from the partition's d = {self.partition.d}")
+        if self.image.size % self.codec.factor:
+            raise ModelError(
+                f"codec: factor = {self.codec.factor} does not divide the image's {self.image.size} pixels"
+            )
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The checked `config.json` of a model folder.
+
+    Raises:
+        ModelError: if the folder or the file is missing or wrong.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: there is no such folder")
+    path = folder / "config.json"
+    if not path.exists():
+        raise ModelError(f"{folder}: holds no config.json, so it is not a ditifeat model")
+    try:
+        return from_dict(ModelConfig, read_json(path))
+    except ModelError as error:
+        raise error if str(path) in str(error) else ModelError(f"{path}: {error}") from None
+
+
+def write_config(folder: Path, config: ModelConfig) -> None:
+    """Writes `config.json`, whole or not at all."""
+    write_text(folder / "config.json", json.dumps(asdict(config), indent=2) + "\n")

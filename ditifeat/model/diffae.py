@@ -1,0 +1,123 @@
+"""Diff-AE (Preechakul et al., CVPR 2022): an encoder and the DM that its code conditions, trained together.
+
+The face of `ditifeat.model.DiTi`, as far as a model without a frozen DM has one: `encoder`, `noise`, `invert`, `sample`,
+`load`, `save`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ditifeat.errors import InputError, ModelError
+from ditifeat.files import load_strictly, read_json, read_tensors, write_tensors, write_text
+from ditifeat.model.codec import PixelCodec
+from ditifeat.model.config import ModelConfig, read_config, write_config
+from ditifeat.model.diffusion import read_unet_config
+from ditifeat.model.encoders import read_encoder, write_encoder
+from ditifeat.model.estimator import ConditionalUNet
+from ditifeat.model.generative import GenerativeModel
+from ditifeat.model.sampling import Solver
+from ditifeat.model.schedule import NoiseSchedule, scheduler_betas
+
+WEIGHTS = "conditional.safetensors"
+
+
+class DiffAE(GenerativeModel):
+    """Encoder and conditional DM.
+
+    Attributes:
+        config: the artefact's configuration.
+        unet: the conditional U-Net; what it predicts is the schedule's `prediction_type`.
+        encoder: image -> code `(B, d)`.
+        mean, std: of the training pictures' codes, `(d,)`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        unet: ConditionalUNet,
+        encoder: nn.Module,
+        scheduler: dict[str, object],
+        codec: PixelCodec,
+    ):
+        super().__init__()
+        self.config = config
+        self.partition = config.partition
+        self.scheduler = scheduler
+        self.schedule = NoiseSchedule(scheduler_betas(scheduler), str(scheduler.get("prediction_type", "epsilon")))
+        self.codec = codec
+        self.unet = unet
+        self.encoder = encoder
+        self.noise_shape = codec.shape(config.image.size)
+        self.register_buffer("mean", torch.zeros(config.latent_dim))
+        self.register_buffer("std", torch.ones(config.latent_dim))
+
+    def losses(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Squared error of the picture per image `(B,)`, weighted as the DM's (`ditifeat.train.dm`): min(SNR + 1, 6).
+
+        The published loss is that of the noise; this one is the bundled DM's, so that the systems compare.
+        """
+        target = self.codec.encode(x_0)
+        x_t = self.schedule.add_noise(target, noise, t)
+        output = self.schedule.to_image(self.unet(x_t, t, self.encoder(x_0)), x_t, t)
+        weight = self.schedule.v_weight[t] * self.schedule.alpha_bar[t] / (1 - self.schedule.alpha_bar[t])
+        return weight * (output - target).square().mean((1, 2, 3))
+
+    @torch.no_grad()
+    def noise(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """The noise that the DM sees in `x_t` `(B, C, h, w)` select_prefix the code `z` `(B, d)`."""
+        return self.schedule.to_noise(self.unet(x_t, t, z), x_t, t)
+
+    def _noise_function(self, z: Tensor | None, cumulative: bool, solver: Solver) -> Callable[[Tensor, Tensor], Tensor]:
+        if z is None:
+            raise InputError("Diff-AE has no unconditional DM: it needs a code")
+        return lambda x_t, t: self.noise(x_t, t, z)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> DiffAE:
+        """Reads a model folder.
+
+        Raises:
+            ModelError: if anything is missing, unknown or does not fit.
+        """
+        from ditifeat.model.codec import load_codec
+
+        folder = Path(folder)
+        config = read_config(folder)
+        if config.method != "diffae":
+            raise ModelError(f"{folder}: is a model of the method {config.method}, not diffae")
+        encoder, mean, std = read_encoder(folder, config.encoder, config.image.size, config.latent_dim)
+        tensors, _ = read_tensors(folder / WEIGHTS)
+        base = read_unet_config(folder / "dm" / "unet")
+        codec = load_codec(config.codec, folder)
+        if base.config.in_channels != codec.shape(config.image.size)[0]:
+            raise ModelError(
+                f"{folder}: the DM reads {base.config.in_channels} channels, the codec gives another number"
+            )
+        with torch.device("meta"):
+            unet = ConditionalUNet(base, config.latent_dim)
+        load_strictly(unet, tensors, str(folder / WEIGHTS))
+        scheduler = read_json(folder / "dm" / "scheduler" / "scheduler_config.json")
+        model = cls(config, unet, encoder, scheduler, codec)
+        model.mean.copy_(mean)
+        model.std.copy_(std)
+        return model.requires_grad_(False).eval()
+
+    def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Writes the artefact: configuration, encoder, conditional DM."""
+        folder = Path(folder)
+        write_encoder(folder, self.encoder, self.mean, self.std, dtype)
+        write_tensors(folder / WEIGHTS, {key: value.to(dtype) for key, value in self.unet.state_dict().items()})
+        kept = {key: value for key, value in self.unet.unet.config.items() if not key.startswith("_")}
+        write_text(folder / "dm" / "unet" / "config.json", json.dumps({"_class_name": "UNet2DModel", **kept}) + "\n")
+        write_text(folder / "dm" / "scheduler" / "scheduler_config.json", json.dumps(self.scheduler) + "\n")
+        # Last, so that a folder with a configuration is a whole one.
+        write_config(folder, self.config)

@@ -1,0 +1,230 @@
+"""DiTi: a frozen DM, an encoder, a gradient estimator and the partition that ties them (DiTi eq. 3-8).
+
+Every random number comes in as an argument. Images are `(B, 3, H, W)` in [-1, 1]; `x_t`, `x_T` and noise live in the
+frozen DM's space, `(B, *model.noise_shape)`, which for a DM on pixels is the image's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ditifeat.errors import InputError, ModelError
+from ditifeat.files import load_strictly, read_tensors, write_tensors
+from ditifeat.model.codec import VAECodec, load_codec
+from ditifeat.model.config import ModelConfig, read_config, write_config
+from ditifeat.model.diffusion import DiffusionModel
+from ditifeat.model.encoders import read_encoder, write_encoder
+from ditifeat.model.estimator import GradientEstimator
+from ditifeat.model.generative import GenerativeModel
+from ditifeat.model.sampling import Solver
+from ditifeat.model.schedule import NoiseSchedule
+from ditifeat.model.unet import DownPath
+
+Detach = Literal["off", "on", "both"]
+
+Weighting = Literal["published", "v", "relative"]
+
+Coefficient = Literal["published", "trained"]
+
+
+class Losses(NamedTuple):
+    """Of a batch, per image `(B,)`: ours, and the frozen DM's without any shift."""
+
+    loss: Tensor
+    frozen: Tensor
+
+
+class DiTi(GenerativeModel):
+    """The model of *Exploring Diffusion Time-steps for Unsupervised Representation Learning* (ICLR 2024).
+
+    Attributes:
+        config: the artefact's configuration.
+        dm: the frozen diffusion model; it takes no gradients and stays in eval mode.
+        encoder: image -> code `(B, d)`.
+        estimator: the gradient estimator G.
+        partition: time-step -> subset -> dimensions.
+        mean, std: of the training pictures' codes, `(d,)`.
+    """
+
+    mean: Tensor
+    std: Tensor
+    cumulative_masks: Tensor
+    subset_masks: Tensor
+
+    def __init__(self, config: ModelConfig, dm: DiffusionModel, encoder: nn.Module, estimator: GradientEstimator):
+        super().__init__()
+        if dm.schedule.num_time_steps != config.partition.num_time_steps:
+            raise ModelError(
+                f"the DM has {dm.schedule.num_time_steps} time-steps, the partition {config.partition.num_time_steps}"
+            )
+        self.config = config
+        self.partition = config.partition
+        self.dm = dm.requires_grad_(False).eval()
+        self.encoder = encoder
+        self.estimator = estimator
+        self.schedule, self.codec = dm.schedule, dm.codec
+        self.noise_shape = dm.codec.shape(config.image.size)
+        self.register_buffer("mean", torch.zeros(config.latent_dim))
+        self.register_buffer("std", torch.ones(config.latent_dim))
+        self.register_buffer("cumulative_masks", torch.from_numpy(self.partition.cumulative_masks()).float(), False)
+        self.register_buffer("subset_masks", torch.from_numpy(self.partition.subset_masks()).float(), False)
+
+    def train(self, mode: bool = True) -> DiTi:
+        """As `nn.Module.train`, but the frozen DM stays in eval mode."""
+        super().train(mode)
+        self.dm.eval()
+        return self
+
+    def _shift(self, features: DownPath, t: Tensor, code: Tensor) -> Tensor:
+        """G in the published units, whatever the estimator's network gives."""
+        output: Tensor = self.estimator(features, code)
+        return output if self.config.estimator_output == "gradient" else self.dm.schedule.at("v_shift", t) * output
+
+    def cumulative_code(self, z: Tensor, t: Tensor, detach: bool = False) -> Tensor:
+        """`z_bar_t`: `z` `(B, d)` with every dimension of a later subset set to 0; `t` int `(B,)`.
+
+        Args:
+            z: the codes.
+            t: the time-steps.
+            detach: gradients reach the current subset alone ("stop_grad" of DESIGN, "Detach" of the paper).
+        """
+        subset = self.partition.subset(t)
+        if not detach:
+            return z * self.cumulative_masks[subset]
+        current = self.subset_masks[subset]
+        return z * current + z.detach() * (self.cumulative_masks[subset] - current)
+
+    @torch.no_grad()
+    def frozen_noise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """`eps_theta(x_t, t)` of the frozen DM, `(B, C, h, w)`."""
+        return self.dm.noise(x_t, t)
+
+    def shift(self, x_t: Tensor, t: Tensor, z: Tensor, cumulative: bool = True) -> Tensor:
+        """`G(x_t, z_bar_t, t)`, `(B, C, h, w)`; of the whole code when `cumulative` is False."""
+        with torch.no_grad():
+            features = self.dm.features(x_t, t)
+        return self._shift(features, t, self.cumulative_code(z, t) if cumulative else z)
+
+    @torch.no_grad()
+    def noise(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        z: Tensor | None,
+        cumulative: bool = True,
+        coefficient: Coefficient = "published",
+    ) -> Tensor:
+        """The shifted noise `eps_theta - sqrt(1 - alpha_bar_t) G`; the frozen DM's own when `z` is None.
+
+        `coefficient` "trained" is the `c_t` of the loss in place of the published `-sqrt(1 - alpha_bar_t)`.
+        """
+        features = self.dm.features(x_t, t)
+        frozen = self.dm.noise_from(features, x_t, t)
+        if z is None:
+            return frozen
+        code = self.cumulative_code(z, t) if cumulative else z
+        shift = self._shift(features, t, code)
+        if coefficient == "trained":
+            return frozen + self.schedule.at("shift_coefficient", t) * shift
+        return frozen - self.schedule.at("sigma", t) * shift
+
+    def losses(
+        self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off", weighting: Weighting = "published"
+    ) -> Losses:
+        """Losses per image; see `loss`.
+
+        `weighting` in place of `w_t`: "v" weighs all time-steps' errors of v alike (capped); "relative" takes each picture's
+        error as a share of the frozen DM's, so that all time-steps count alike, and what nobody can predict drowns none.
+        """
+        if detach not in ("off", "on", "both"):
+            raise InputError(f"detach = {detach!r} is not one of off, on, both")
+        schedule = self.dm.schedule
+        z = self.encoder(x_0)
+        with torch.no_grad():
+            x_t = schedule.add_noise(self.dm.codec.encode(x_0), noise, t)
+            features = self.dm.features(x_t, t)
+            error = noise - self.dm.noise_from(features, x_t, t)
+        frozen = error.square().mean((1, 2, 3))
+        weight = error_weight(schedule, weighting, t, frozen)
+        coefficient = schedule.at("shift_coefficient", t)
+        total = torch.zeros_like(weight)
+        for stop in {"off": (False,), "on": (True,), "both": (False, True)}[detach]:
+            shift = self._shift(features, t, self.cumulative_code(z, t, stop))
+            total = total + weight * (error - coefficient * shift).square().mean((1, 2, 3))
+        return Losses(total, weight * frozen)
+
+    def loss(self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off") -> Tensor:
+        """`mean w_t || eps - (eps_theta(x_t, t) + c_t G(x_t, z_bar_t, t)) ||^2` (DiTi eq. 6), a scalar.
+
+        Args:
+            x_0: images `(B, 3, H, W)` in [-1, 1].
+            t: time-steps, int `(B,)` in `[0, T)`.
+            noise: standard normal `(B, *noise_shape)`.
+            detach: "off" (base), "on" (gradients reach the current subset alone), "both" (the two losses added).
+
+        Raises:
+            InputError: for another `detach`.
+        """
+        return self.losses(x_0, t, noise, detach).loss.mean()
+
+    def _noise_function(self, z: Tensor | None, cumulative: bool, solver: Solver) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x_t, t: self.noise(x_t, t, z, cumulative, "published" if solver == "ddim" else "trained")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> DiTi:
+        """Reads a model folder (an artefact) whose DM lies in it; `ditifeat.load_encoder(name).model` fetches one that does not.
+
+        Raises:
+            ModelError: if anything is missing, unknown or does not fit.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        if config.method != "diti":
+            raise ModelError(f"{folder}: is a model of the method {config.method}, not diti")
+        if config.dm.repo is not None:
+            raise ModelError(
+                f"{folder}: its DM is {config.dm.repo} on the Hub; use ditifeat.load_encoder({str(folder)!r}).model"
+            )
+        return cls.assemble(config, folder, folder / "dm")
+
+    @classmethod
+    def assemble(cls, config: ModelConfig, folder: Path, dm_folder: Path) -> DiTi:
+        """Reads a model whose frozen DM lies in `dm_folder`."""
+        dm = DiffusionModel.load(dm_folder, load_codec(config.codec, folder), config.dm.attention_heads)
+        if dm.unet.config.in_channels != dm.codec.shape(config.image.size)[0]:
+            raise ModelError(
+                f"{dm_folder}: reads {dm.unet.config.in_channels} channels, the codec gives another number"
+            )
+        encoder, mean, std = read_encoder(folder, config.encoder, config.image.size, config.latent_dim)
+        tensors, _ = read_tensors(folder / "estimator.safetensors")
+        estimator = GradientEstimator(dm.unet, config.latent_dim, warm_start=True)
+        load_strictly(estimator, tensors, str(folder / "estimator.safetensors"))
+        model = cls(config, dm, encoder, estimator)
+        model.mean.copy_(mean)
+        model.std.copy_(std)
+        return model.requires_grad_(False).eval()
+
+    def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Writes the artefact: configuration, encoder, estimator and, unless it is a reference, the DM."""
+        folder = Path(folder)
+        write_encoder(folder, self.encoder, self.mean, self.std, dtype)
+        estimator = {key: value.to(dtype) for key, value in self.estimator.state_dict().items()}
+        write_tensors(folder / "estimator.safetensors", estimator)
+        if self.config.dm.repo is None:
+            self.dm.save(folder / "dm", dtype)
+        if isinstance(self.dm.codec, VAECodec):
+            self.dm.codec.vae.save_pretrained(folder / "vae")  # type: ignore[operator]
+        # Last, so that a folder with a configuration is a whole one.
+        write_config(folder, self.config)
+
+
+def error_weight(schedule: NoiseSchedule, weighting: Weighting, t: Tensor, frozen: Tensor) -> Tensor:
+    """Weights `(B,)` of squared errors of the noise at `t`; `frozen` `(B,)` are the frozen DM's."""
+    if weighting == "relative":
+        return 1 / frozen.clamp(min=1e-12)
+    return (schedule.loss_weight if weighting == "published" else schedule.v_weight)[t]

@@ -1,0 +1,129 @@
+"""DDIM, there and back (Song et al. 2021; DESIGN.md section 3), as published and so that the way back is the way there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ditifeat.errors import InputError
+from ditifeat.model.schedule import NoiseSchedule
+
+Solver = Literal["ddim", "implicit"]
+
+# (x_t (B, C, H, W), t int64 (B,)) -> noise (B, C, H, W)
+NoiseFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def time_steps(num_time_steps: int, steps: int) -> range:
+    """`range(0, T, T // steps)`, the published spacing.
+
+    Raises:
+        InputError: if `steps` is not within 1..T.
+    """
+    if not 1 <= steps <= num_time_steps:
+        raise InputError(f"steps = {steps} is not within 1..{num_time_steps}")
+    return range(0, num_time_steps, num_time_steps // steps)
+
+
+def _ddim_step(
+    noise: NoiseFunction, schedule: NoiseSchedule, x: Tensor, t: int, target: Tensor, bounded: bool
+) -> Tensor:
+    """One deterministic step from `alpha_bar_t` to the `alpha_bar` given as `target`."""
+    signal, sigma = schedule.signal[t], schedule.sigma[t]
+    eps = noise(x, torch.full((len(x),), t, device=x.device))
+    x_0_hat = (x - sigma * eps) / signal
+    if bounded:
+        x_0_hat = x_0_hat.clamp(-1, 1)
+        eps = (x - signal * x_0_hat) / sigma
+    return target.sqrt() * x_0_hat + (1 - target).sqrt() * eps
+
+
+@torch.no_grad()
+def ddim_sample(noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tensor, steps: int, bounded: bool = True) -> Tensor:
+    """From `x_T` to `x_0`, both `(B, C, H, W)`, in `len(time_steps(T, steps))` evaluations; ends at alpha_bar = 1."""
+    ladder = time_steps(schedule.num_time_steps, steps)
+    targets = torch.cat([schedule.alpha_bar.new_ones(1), schedule.alpha_bar[list(ladder)][:-1]])
+    x = x_T
+    for t, target in zip(reversed(ladder), reversed(list(targets)), strict=True):
+        x = _ddim_step(noise, schedule, x, t, target, bounded)
+    return x
+
+
+@torch.no_grad()
+def ddim_invert(noise: NoiseFunction, schedule: NoiseSchedule, x_0: Tensor, steps: int, bounded: bool = True) -> Tensor:
+    """From `x_0` to the `x_T` whose reverse gives it back; ends at alpha_bar = 0."""
+    ladder = time_steps(schedule.num_time_steps, steps)
+    targets = torch.cat([schedule.alpha_bar[list(ladder)][1:], schedule.alpha_bar.new_zeros(1)])
+    x = x_0
+    for t, target in zip(ladder, targets, strict=True):
+        x = _ddim_step(noise, schedule, x, t, target, bounded)
+    return x
+
+
+def inversion_ladder(num_time_steps: int, steps: int) -> list[int]:
+    """`steps + 1` time-steps for the implicit solver, denser early: `0.01 T + 0.94 T (i / steps)^1.5`.
+
+    Below its first, the DM's noise of a real picture is mostly the DM's own error, and would be carried into `x_T`.
+
+    Raises:
+        InputError: if there are not so many different time-steps.
+    """
+    first, last = round(0.01 * num_time_steps), round(0.95 * num_time_steps)
+    ladder = [round(first + (last - first) * (i / max(steps, 1)) ** 1.5) for i in range(steps + 1)]
+    if steps < 1 or len(set(ladder)) <= steps:
+        raise InputError(f"steps = {steps}: the implicit solver takes 1 to some {num_time_steps // 3}")
+    return ladder
+
+
+def _transfer(x: Tensor, eps: Tensor, alpha_bar: Tensor, target: Tensor) -> Tensor:
+    """What `x` at `alpha_bar` is at `target` when its noise is `eps` (DDIM eq. 12 with sigma = 0)."""
+    x_0_hat = (x - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
+    return target.sqrt() * x_0_hat + (1 - target).sqrt() * eps
+
+
+@torch.no_grad()
+def implicit_sample(noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tensor, steps: int) -> Tensor:
+    """DDIM from the ladder's last time-step to its first, `steps` evaluations, without clamping; what is there is `x_0`."""
+    ladder = inversion_ladder(schedule.num_time_steps, steps)
+    x = x_T
+    for t, target in zip(ladder[:0:-1], ladder[-2::-1], strict=True):
+        eps = noise(x, torch.full((len(x),), t, device=x.device))
+        x = _transfer(x, eps, schedule.alpha_bar[t], schedule.alpha_bar[target])
+    return x / schedule.signal[ladder[0]]
+
+
+@torch.no_grad()
+def implicit_invert(noise: NoiseFunction, schedule: NoiseSchedule, x_0: Tensor, steps: int) -> Tensor:
+    """Undoes `implicit_sample`, with as many evaluations.
+
+    A step of sampling takes its noise where it departs. So its inverse needs the noise where it arrives, and asks for it at
+    a prediction of that place by the last step's noise: one round of the fixed-point iteration of exact inversion (Pan et
+    al. 2023, AIDI), from a better start.
+    """
+    ladder = inversion_ladder(schedule.num_time_steps, steps)
+    x = schedule.signal[ladder[0]] * x_0
+    eps = None
+    for t, target in pairwise(ladder):
+        here, there = schedule.alpha_bar[t], schedule.alpha_bar[target]
+        predicted = x if eps is None else _transfer(x, eps, here, there)
+        eps = noise(predicted, torch.full((len(x),), target, device=x.device))
+        x = _transfer(x, eps, here, there)
+    return x
+
+
+def slerp(a: Tensor, b: Tensor, amount: float) -> Tensor:
+    """Spherical interpolation of two batches `(B, ...)`, image by image (Shoemake 1985; DDIM eq. 68)."""
+    flat_a, flat_b = a.flatten(1), b.flatten(1)
+    cosine = torch.nn.functional.cosine_similarity(flat_a, flat_b).clamp(-1, 1)
+    angle = torch.arccos(cosine)
+    sine = torch.sin(angle)
+    parallel = sine < 1e-6
+    safe = torch.where(parallel, torch.ones_like(sine), sine)
+    weight_a = torch.where(parallel, torch.full_like(sine, 1 - amount), torch.sin((1 - amount) * angle) / safe)
+    weight_b = torch.where(parallel, torch.full_like(sine, amount), torch.sin(amount * angle) / safe)
+    shape = (-1, *[1] * (a.ndim - 1))
+    return weight_a.view(shape) * a + weight_b.view(shape) * b

@@ -1,0 +1,80 @@
+"""A diffusers `UNet2DModel` taken apart: down path, up path, what the method supports."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from diffusers import UNet2DModel
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from ditifeat.errors import ModelError
+
+# Blocks with image pyramids beside their features (score-SDE's "Skip" ones) and class conditions are no DDPM.
+DOWN_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
+
+UP_BLOCKS = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")
+
+
+class DownPath(NamedTuple):
+    """What the first half of a U-Net leaves: the bottleneck, the skips, and the time embedding `(B, e)`."""
+
+    bottleneck: Tensor
+    skips: tuple[Tensor, ...]
+    time_embedding: Tensor
+
+
+def check_unet(unet: UNet2DModel) -> None:
+    """Refuses U-Nets that are not unconditional DDPMs.
+
+    Raises:
+        ModelError: with what is not supported.
+    """
+    config = unet.config
+    kinds = {*config.down_block_types, *config.up_block_types} - {*DOWN_BLOCKS, *UP_BLOCKS}
+    if kinds:
+        raise ModelError(
+            f"the frozen DM has blocks {', '.join(sorted(kinds))}; supported are {', '.join(DOWN_BLOCKS + UP_BLOCKS)}"
+        )
+    if unet.class_embedding is not None or config.time_embedding_type == "fourier":
+        raise ModelError("the frozen DM must be unconditional, with time-steps as its only input beside the picture")
+    if config.in_channels != config.out_channels:
+        raise ModelError(
+            f"the frozen DM maps {config.in_channels} to {config.out_channels} channels; learned variances must be cut off first"
+        )
+
+
+def down_path(unet: UNet2DModel, x_t: Tensor, t: Tensor, code: Tensor | None = None) -> DownPath:
+    """The first half of `UNet2DModel.forward`: `x_t` `(B, C, h, w)`, `t` int `(B,)`.
+
+    A code's embedding, for a U-Net whose residual blocks take one, travels beside the time embedding.
+    """
+    if unet.config.center_input_sample:
+        x_t = 2 * x_t - 1
+    embedding = unet.time_embedding(unet.time_proj(t).to(x_t.dtype))
+    if code is not None:
+        embedding = torch.cat([embedding, code], dim=1)
+    hidden = unet.conv_in(x_t)
+    skips: tuple[Tensor, ...] = (hidden,)
+    for block in unet.down_blocks:
+        hidden, block_skips = block(hidden, embedding)
+        skips += block_skips
+    return DownPath(hidden, skips, embedding)
+
+
+def up_path(half: nn.Module, features: DownPath, embedding: Tensor) -> Tensor:
+    """The second half of `UNet2DModel.forward`, of a U-Net or of an estimator."""
+    hidden, skips = features.bottleneck, features.skips
+    if half.mid_block is not None:
+        hidden = half.mid_block(hidden, embedding)  # type: ignore[operator]
+    for block in half.up_blocks:  # type: ignore[union-attr]
+        count = len(block.resnets)  # type: ignore[arg-type]
+        hidden = block(hidden, skips[-count:], embedding)
+        skips = skips[:-count]
+    return half.conv_out(half.conv_act(half.conv_norm_out(hidden)))  # type: ignore[operator]
+
+
+def attention_layers(module: nn.Module) -> list[Attention]:
+    """The attention layers of a U-Net, whose number of heads its configuration cannot always say."""
+    return [child for child in module.modules() if isinstance(child, Attention)]

@@ -1,0 +1,121 @@
+"""Metrics on inputs whose answer is known."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from ditifeat import InputError
+from ditifeat.analysis.metrics import dci, kernel_distance, mse, ssim, tad
+from ditifeat.benchmark.scores import NEIGHBOURS, nearest_mean_ap
+
+
+def test_mse_is_on_the_scale_of_papers():
+    a, b = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)
+    b[1] = 0.5
+    assert torch.allclose(mse(a, b), torch.tensor([0.25, 0.0625]))
+    assert mse(a, 3 * b).max() == 0.25  # clamped, as a saved picture is
+
+
+def test_ssim_of_known_pairs():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 3, 24, 24, generator=generator) * 2 - 1
+    assert torch.allclose(ssim(x, x), torch.ones(2, dtype=torch.float64))
+    flat_a, flat_b = torch.full((1, 1, 16, 16), -0.2), torch.full((1, 1, 16, 16), 0.6)
+    expected = (2 * 0.4 * 0.8 + 1e-4) / (0.4**2 + 0.8**2 + 1e-4)  # constant pictures: the luminance term alone
+    assert ssim(flat_a, flat_b).item() == pytest.approx(expected, rel=1e-6)
+    noise = torch.randn(x.shape, generator=generator)
+    assert ssim(x, -x).max() < 0.1 and (ssim(x, x + 0.1 * noise) > ssim(x, x + 0.3 * noise)).all()
+
+
+def test_ssim_against_a_loop():
+    generator = torch.Generator().manual_seed(1)
+    a, b = (torch.rand(1, 1, 13, 12, generator=generator, dtype=torch.float64) for _ in range(2))
+    line = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    window = np.outer(line, line) / line.sum() ** 2
+    values = []
+    for i in range(3):
+        for j in range(2):
+            p, q = (x[0, 0, i : i + 11, j : j + 11].numpy() for x in (a, b))
+            mp, mq = (window * p).sum(), (window * q).sum()
+            vp, vq, c = (window * p * p).sum() - mp**2, (window * q * q).sum() - mq**2, (window * p * q).sum() - mp * mq
+            top = (2 * mp * mq + 1e-4) * (2 * c + 9e-4)
+            values.append(top / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4)))
+    assert ssim(a * 2 - 1, b * 2 - 1).item() == pytest.approx(np.mean(values), rel=1e-9)
+
+
+def test_kernel_distance():
+    rng = np.random.default_rng(0)
+    a, b, c = rng.normal(size=(400, 5)), rng.normal(size=(300, 5)), rng.normal(1.0, 1, size=(300, 5))
+    assert abs(kernel_distance(a, b)) < 0.02 < 1 < kernel_distance(a, c)
+    pairs = [[(x @ y / 5 + 1) ** 3 for y in b[:6]] for x in a[:6]]
+    within = [
+        [(x @ y / 5 + 1) ** 3 for i, x in enumerate(s[:6]) for j, y in enumerate(s[:6]) if i != j] for s in (a, b)
+    ]
+    expected = np.mean(within[0]) + np.mean(within[1]) - 2 * np.mean(pairs)
+    assert kernel_distance(a[:6], b[:6]) == pytest.approx(expected)
+    with pytest.raises(InputError):
+        kernel_distance(a, b[:, :2])
+
+
+def test_tad_of_codes_that_are_the_attributes():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (2000, 4))
+    noise = rng.normal(size=(2000, 3))
+    found = tad(np.hstack([labels, noise]), labels)
+    assert found.captured == 4 and found.tad == pytest.approx(4 * 0.5, abs=0.1)  # best 1, second best chance
+    twice = tad(np.hstack([labels, labels, noise]), labels)
+    assert twice.captured == 4 and twice.tad == pytest.approx(0)
+    assert tad(noise, labels) == (0.0, 0)
+
+
+def test_tad_leaves_out_attributes_that_others_tell():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (2000, 2))
+    labels = np.hstack([labels, labels[:, :1]])
+    assert tad(np.hstack([labels, rng.normal(size=(2000, 1))]), labels).captured == 1
+
+
+def test_tad_s_auroc_is_scikit_learn_s():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, 500)
+    codes = np.stack([label + rng.normal(size=500), np.round(label + rng.normal(size=500))], axis=1)  # with ties
+    aurocs = sorted(roc_auc_score(label, column) for column in codes.T)
+    assert tad(codes, label[:, None], threshold=0.5).tad == pytest.approx(aurocs[1] - aurocs[0])
+
+
+@pytest.mark.parametrize(
+    "importance,disentanglement,completeness",
+    [
+        (np.eye(5), 1, 1),
+        (np.ones((5, 3)), 0, 0),
+        (np.zeros((4, 4)), 0, 0),
+        (np.array([[1.0, 0], [1, 0], [0, 1], [0, 1]]), 1, 0.5),  # two dimensions a factor
+        (np.array([[1.0, 1, 0, 0], [0, 0, 1, 1]]), 0.5, 1),  # two factors a dimension
+    ],
+)
+def test_dci_of_known_matrices(importance, disentanglement, completeness):
+    assert dci(importance) == pytest.approx((disentanglement, completeness), abs=1e-9)
+
+
+def test_impossible_inputs_are_refused():
+    with pytest.raises(InputError, match="not negative"):
+        dci(-np.eye(3))
+    with pytest.raises(InputError, match="labels of shape"):
+        tad(np.zeros((4, 2)), np.zeros((3, 2)))
+
+
+def test_ap_of_the_nearest_against_a_naive_loop():
+    from sklearn.metrics import average_precision_score
+
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(260, 3))
+    binary = np.stack([codes[:, 0] + rng.normal(size=260) > 0, codes[:, 1] > 9], axis=1).astype(float)
+    shares = []
+    for row in codes[200:]:
+        order = np.argsort([np.linalg.norm(row - other) for other in codes[:200]])
+        shares.append(np.mean([binary[i, 0] for i in order[:NEIGHBOURS]]))
+    # Nobody has the second attribute: it is left out.
+    expected = average_precision_score(binary[200:, 0], shares)
+    assert nearest_mean_ap(codes, binary, 200) == pytest.approx(expected, abs=1e-9)
+    assert expected > binary[200:, 0].mean() + 0.2

@@ -1,0 +1,130 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ditifeat
+from ditifeat import InputError
+from ditifeat.analysis.report import AttributeProbe
+from ditifeat.data.drawing import to_pixels
+from ditifeat.editing.edit import attribute_edit, subset_edit
+from ditifeat.model.partition import TimeStepPartition
+from tests.conftest import make_picture
+
+
+def direction(encoder, seed=0):
+    weights = np.random.default_rng(seed).normal(size=encoder.partition.d).astype(np.float32)
+    ones = np.ones_like(weights)
+    return AttributeProbe("any", "binary", weights, 0.0, 0 * ones, ones, {"ap": 1.0})
+
+
+def difference(a, b):
+    return np.abs(np.asarray(a).astype(int) - np.asarray(b)).mean()
+
+
+def test_attribute_edit_against_its_formula():
+    z, w, std = torch.randn(3, 16), torch.randn(16), torch.rand(16)
+    norm = math.sqrt(sum(float(v) ** 2 for v in w))
+    expected = [[z[i, j] + 0.3 * 4 * std[j] * w[j] / norm for j in range(16)] for i in range(3)]
+    assert torch.allclose(attribute_edit(z, w, std, 0.3), torch.tensor(expected), atol=1e-6)
+
+
+def test_subset_edit_changes_its_subsets_alone():
+    z, other = torch.zeros(2, 16), torch.ones(1, 16)
+    mixed = subset_edit(TimeStepPartition(8, 16), z, other, range(2, 4), 0.5)
+    assert mixed[0].tolist() == [0] * 4 + [0.5] * 4 + [0] * 8
+
+
+def test_strength_zero_is_the_reconstruction(tiny_encoder):
+    picture = make_picture(width=32, height=32)
+    same = ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), scale=0.0, steps=10)
+    by_reference = ditifeat.edit(tiny_encoder, picture, reference=make_picture(1), scale=0.0, steps=10)
+    model = tiny_encoder.model
+    x_0 = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    z = tiny_encoder(x_0)
+    x_T = model.invert(x_0, z, 10, "implicit")
+    again = to_pixels(model.sample(x_T, z, 10, solver="implicit"))[0]
+    assert difference(same, again) < 0.1 and difference(by_reference, again) < 0.1
+
+
+def test_strength_changes_the_picture_more_and_more(tiny_encoder):
+    picture = make_picture()
+    edited = [ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), scale=s, steps=10) for s in (0.0, 0.5, 2.0)]
+    assert 0 < difference(edited[0], edited[1]) < difference(edited[0], edited[2])
+
+
+def test_a_path_of_strengths_shares_one_inversion(tiny_encoder, monkeypatch):
+    pictures, attribute = [make_picture(0), make_picture(1)], direction(tiny_encoder)
+    alone = [ditifeat.edit(tiny_encoder, picture, attribute, scale=2.0, steps=5) for picture in pictures]
+    calls = []
+    invert = type(tiny_encoder.model).invert
+    monkeypatch.setattr(type(tiny_encoder.model), "invert", lambda *a, **k: calls.append(1) or invert(*a, **k))
+    paths = ditifeat.edit(tiny_encoder, pictures, attribute, scale=[-1.0, 0.0, 2.0], steps=5)
+    assert len(calls) == 1 and [len(path) for path in paths] == [3, 3]
+    assert all(difference(path[2], one) < 0.1 for path, one in zip(paths, alone, strict=True))
+    one = ditifeat.edit(tiny_encoder, pictures[0], reference=pictures[1], scale=[0.0, 1.0], steps=5)
+    assert len(one) == 2 and isinstance(one[0], Image.Image) and difference(*one) > 0
+
+
+def test_the_published_solver(tiny_encoder):
+    picture, model = make_picture(width=32, height=32), tiny_encoder.model
+    x_0 = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    z = tiny_encoder(x_0)
+    expected = to_pixels(model.sample(model.invert(x_0, z, 10), z, 10))[0]
+    edited = ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), scale=0.0, steps=10, solver="ddim")
+    assert difference(edited, expected) < 0.1
+    with pytest.raises(InputError, match="ddim, implicit"):
+        ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), solver="euler")
+
+
+def test_one_picture_or_a_batch(tiny_encoder, photos):
+    one = ditifeat.edit(tiny_encoder, photos / "00.png", direction(tiny_encoder), steps=5)
+    assert isinstance(one, Image.Image) and one.size == (32, 32)
+    many = ditifeat.edit(tiny_encoder, photos, direction(tiny_encoder), steps=5, batch_size=4)
+    assert len(many) == 10 and difference(many[0], one) < 0.1
+    assert ditifeat.edit(tiny_encoder, [], direction(tiny_encoder)) == []
+
+
+def test_a_reference_gives_its_subsets(tiny_encoder):
+    a, b = make_picture(0, 32, 32), make_picture(1, 32, 32)
+    kept = ditifeat.edit(tiny_encoder, a, reference=a, steps=10)
+    assert difference(kept, ditifeat.edit(tiny_encoder, a, reference=b, scale=0.0, steps=10)) < 0.1
+    some = ditifeat.edit(tiny_encoder, a, reference=b, subsets=range(2, 4), steps=10)
+    every = ditifeat.edit(tiny_encoder, a, reference=b, steps=10)
+    assert difference(some, kept) > 0 and difference(every, kept) > 0 and difference(every, some) > 0
+    whole = ditifeat.edit(tiny_encoder, a, reference=b, x_T="swap", steps=10)
+    of_b = ditifeat.edit(tiny_encoder, b, reference=b, steps=10)
+    assert difference(whole, of_b) < 0.1
+    half = ditifeat.edit(tiny_encoder, a, reference=b, scale=0.5, x_T="slerp", steps=10)
+    assert difference(half, kept) > 0 and difference(half, of_b) > 0
+
+
+def test_plain_weights_are_a_direction(tiny_encoder):
+    weights = direction(tiny_encoder).weights
+    a = ditifeat.edit(tiny_encoder, make_picture(), weights, steps=5)  # the tiny model's std is 1
+    assert difference(a, ditifeat.edit(tiny_encoder, make_picture(), direction(tiny_encoder), steps=5)) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        ({}, "either a direction"),
+        ({"direction": np.ones(32), "reference": "x"}, "either a direction"),
+        ({"direction": np.ones(7)}, "shape"),
+        ({"direction": np.zeros(32)}, "zero"),
+        ({"direction": np.ones(32), "subsets": range(2)}, "belong to a reference"),
+        ({"direction": np.ones(32), "scale": float("nan")}, "finite"),
+        ({"direction": np.ones(32), "scale": []}, "finite"),
+        ({"direction": np.ones(32), "steps": 0}, "steps = 0"),
+        ({"reference": make_picture(), "subsets": range(0, 99)}, "not within"),
+        ({"reference": make_picture(), "subsets": range(3, 3)}, "empty"),
+        ({"reference": make_picture(), "subsets": [1, 2]}, "range"),
+        ({"reference": [make_picture()] * 2}, "one picture"),
+        ({"reference": make_picture(), "x_T": "mix"}, "keep, slerp, swap"),
+    ],
+)
+def test_wrong_arguments_are_refused(tiny_encoder, arguments, words):
+    with pytest.raises(InputError, match=words):
+        ditifeat.edit(tiny_encoder, make_picture(), **arguments)

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+
+import ditifeat
+from ditifeat.data.batches import batches, load_images
+from ditifeat.editing.lost import lost
+from tests.conftest import method_recipe, random_model
+
+
+def test_rows_are_what_their_titles_say(tiny_encoder, photos):
+    rows = lost(tiny_encoder, photos / "00.png", (0, 400, 999))
+    assert [row.shape for row in rows.values()] == [(3, 32, 32, 3)] * 3
+    picture = next(batches(photos / "00.png", tiny_encoder.config.image, 1))[1][0].astype(int)
+    assert np.abs(rows["with noise"][0] - picture).mean() < 3  # nearly no noise yet
+    assert np.abs(rows["with noise"][2] - picture).mean() > 30
+    model = tiny_encoder.model
+    x_0 = load_images(torch.from_numpy(picture[None].astype(np.uint8)))
+    noise = torch.randn(model.noise_shape, generator=torch.Generator().manual_seed(0))[None]
+    t = torch.tensor([400])
+    alpha_bar = model.dm.schedule.alpha_bar[400]
+    x_t = alpha_bar.sqrt() * model.dm.codec.encode(x_0) + (1 - alpha_bar).sqrt() * noise
+    for title, z in (("the frozen DM", None), ("with the code", tiny_encoder(x_0))):
+        expected = (x_t - (1 - alpha_bar).sqrt() * model.noise(x_t, t, z)) / alpha_bar.sqrt()
+        expected = (model.dm.codec.decode(expected).clamp(-1, 1) + 1) * 127.5
+        assert np.abs(rows[title][1] - expected[0].permute(1, 2, 0).numpy()).max() < 1
+    again = lost(tiny_encoder, photos / "00.png", (400,))
+    assert np.abs(again["the frozen DM"][0].astype(int) - rows["the frozen DM"][1]).max() <= 1
+
+
+def test_what_does_not_fit_is_refused(tiny_encoder, photos, tmp_path):
+    with pytest.raises(ditifeat.InputError, match=r"0\.\.999"):
+        lost(tiny_encoder, photos / "00.png", (1000,))
+    with pytest.raises(ditifeat.InputError, match="one picture"):
+        lost(tiny_encoder, photos)
+    from ditifeat.train.recipe import model_config
+    from ditifeat.train.tasks.diffae import build_diffae
+
+    recipe = method_recipe("diffae")
+    build_diffae(recipe, model_config(recipe)).save(tmp_path)
+    with pytest.raises(ditifeat.InputError, match="no frozen DM"):
+        lost(ditifeat.load_encoder(tmp_path), photos / "00.png")
+
+
+def test_nearest(tiny_encoder, photos):
+    features = ditifeat.encode(tiny_encoder, photos)
+    query = ditifeat.encode(tiny_encoder, photos / "03.png")
+    found = features.nearest(query, count=10)
+    assert found[0][0] == "03.png" and found[0][1] == pytest.approx(0, abs=1e-3)
+    squares = (features.array - query.array) ** 2
+    expected = np.sqrt(squares.sum(1) / features.array.var(0).sum())
+    assert [name for name, _ in found] == [features.names[i] for i in np.argsort(expected)]
+    assert [distance for _, distance in found] == pytest.approx(np.sort(expected), abs=1e-3)
+
+    part = features.partition.time_steps(500, 1000)
+    expected = np.sqrt(squares[:, part].sum(1) / features.array.var(0)[part].sum())
+    late = features.nearest(query, time_steps=(500, 1000), count=3)
+    assert [name for name, _ in late] == [features.names[i] for i in np.argsort(expected)[:3]]
+    with pytest.raises(ditifeat.InputError, match=r"1\.\.10"):
+        features.nearest(query, count=11)
+    with pytest.raises(ditifeat.InputError, match="one code"):
+        features.nearest(features)
+
+
+def test_commands(tiny_folder, photos, tmp_path, capsys):
+    from ditifeat.app.cli import main
+
+    model = ["--model", str(tiny_folder)]
+    assert main(["show", str(photos / "00.png"), "--out", str(tmp_path / "ladder.png"), *model]) == 0
+    assert (tmp_path / "ladder.png").stat().st_size > 5000
+    assert main(["encode", str(photos), "--out", str(tmp_path / "f.npz"), *model]) == 0
+    capsys.readouterr()
+    command = ["search", str(photos / "03.png"), str(tmp_path / "f.npz"), "--time-steps", "500", "1000", *model]
+    plot = ["--plot", str(tmp_path / "found.png"), "--folder", str(photos), "--count", "3"]
+    assert main([*command, *plot]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[0].split()[1] == "03.png"
+    assert (tmp_path / "found.png").exists()
+    random_model(method_recipe("pdae")).save(tmp_path / "other")
+    assert main(["search", str(photos / "03.png"), str(tmp_path / "f.npz"), "--model", str(tmp_path / "other")]) == 2
+    assert "was made by tiny" in capsys.readouterr().err
