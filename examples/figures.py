@@ -33,7 +33,7 @@ STEPS = 20
 def faces(encoder: Encoder, count: int) -> tuple[list[Path], torch.Tensor]:
     paths = sorted((Path(str(resources.files("ditifeat.pretrained"))) / "weights" / "faces").glob("*.png"))[:count]
     rows = np.concatenate([rows for _, rows in batches(paths, encoder.config.image, count, "center")])
-    return paths, load_images(torch.from_numpy(rows))
+    return paths, load_images(rows)
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def swaps(encoder: Encoder, out: Path) -> None:
     p = encoder.partition
     rows = {"from this face ... towards this one": to_pixels(x_0[[0, 5]])}
     for lo, hi in RANGES:
-        subsets = p.subsets_within(lo, hi)
+        subsets = p.subsets_of_time_steps(lo, hi)
         codes = torch.cat([subset_edit(p, z[:1], z[5:], subsets, float(share)) for share in shares])
         rows[f"time-steps {lo}-{hi}, x_T kept"] = to_pixels(encoder.model.sample(x_T, codes, STEPS, solver="implicit"))
     save_image(sheet(rows), out / "swaps.png")

@@ -52,7 +52,7 @@ def main() -> None:
         raise SystemExit(f"{encoder.folder}: has no sparse attributes; give a --report")
     folder = Path(str(resources.files("ditifeat.pretrained") / "weights" / "faces"))
     faces = next(batches(folder, encoder.config.image, FACES, "center"))[1]
-    model, x_0 = encoder.model, load_images(torch.from_numpy(faces))
+    model, x_0 = encoder.model, load_images(faces)
     z = encoder(x_0)
     x_T = model.invert(x_0, z, arguments.steps, "implicit")
 

@@ -8,7 +8,6 @@ import argparse
 from itertools import chain, islice
 
 import numpy as np
-import torch
 
 import ditifeat
 from ditifeat.data.batches import batches, load_images
@@ -28,7 +27,7 @@ def main():
     encoder = ditifeat.load_encoder(arguments.model)
     every = chain.from_iterable(rows for _, rows in batches(arguments.pictures, encoder.config.image, 256))
     rows = np.stack(list(islice(every, arguments.skip, arguments.skip + arguments.count)))
-    found = reconstruction(encoder.model, load_images(torch.from_numpy(rows)), arguments.steps)
+    found = reconstruction(encoder.model, load_images(rows), arguments.steps)
     print(f"{len(rows)} pictures, {arguments.steps} + {arguments.steps} steps, on the scale 0..1")
     for name, error in found["mse"].items():
         print(f"  {START[name]}: MSE {error:.5f}, SSIM {found['ssim'][name]:.3f}")

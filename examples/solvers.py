@@ -87,7 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     encoder = ditifeat.load_encoder(arguments.model)
     rows = np.concatenate([rows for _, rows in batches(arguments.data, encoder.config.image, 256)])
-    pictures = load_images(torch.from_numpy(rows[arguments.skip : arguments.skip + arguments.count]))
+    pictures = load_images(rows[arguments.skip : arguments.skip + arguments.count])
     z = encoder(pictures)
     lines = [
         f"{len(pictures)} pictures, {encoder.config.name}; MSE on the scale 0..1.\n",

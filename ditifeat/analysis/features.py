@@ -74,11 +74,11 @@ class Features:
 
     def time_steps(self, lo: int, hi: int) -> np.ndarray:
         """The columns of the subsets whose first time-step is within `lo..hi-1`: `(n, m)`, a view."""
-        return self.array[..., self.partition.time_steps(lo, hi)]
+        return self.array[..., self.partition.dims_of_time_steps(lo, hi)]
 
     def subsets(self, lo: int, hi: int) -> np.ndarray:
         """The columns of subsets `lo..hi-1`: `(n, m)`, a view."""
-        return self.array[..., self.partition.dims(lo, hi)]
+        return self.array[..., self.partition.dims_of_subsets(lo, hi)]
 
     def nearest(
         self, query: Any, *, time_steps: tuple[int, int] | None = None, count: int = 5
@@ -105,7 +105,7 @@ class Features:
             raise InputError(f"the query has shape {code.shape}; it must be one code of {self.partition.d} numbers")
         if self.array.ndim != 2 or not 1 <= count <= len(self.array):
             raise InputError(f"count = {count} is not within 1..{len(np.atleast_2d(self.array))} rows")
-        columns = slice(None) if time_steps is None else self.partition.time_steps(*time_steps)
+        columns = slice(None) if time_steps is None else self.partition.dims_of_time_steps(*time_steps)
         rows, code = self.array[:, columns], code[columns]
         size = max(float(rows.var(0).sum()) ** 0.5, 1e-8)
         distances, indices = NearestNeighbors(n_neighbors=count).fit(rows / size).kneighbors(code[None] / size)

@@ -63,7 +63,7 @@ def probe(
     ranges = partition.ranges if partition is not None else ()
     kinds = {name: "binary" if len(np.unique(y)) <= 2 else "real" for name, y in targets.items()}
     ys = {name: (y == y.max()).astype(np.float64) if kinds[name] == "binary" else y for name, y in targets.items()}
-    columns = [partition.time_steps(lo, hi) for lo, hi in ranges] if partition is not None else []
+    columns = [partition.dims_of_time_steps(lo, hi) for lo, hi in ranges] if partition is not None else []
     alone = _range_scores(scaled, ys, kinds, rows, columns)
     cumulative = _range_scores(scaled, ys, kinds, rows, [slice(0, c.stop) for c in columns])
     if protocol == "sklearn":

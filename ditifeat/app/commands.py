@@ -170,7 +170,7 @@ def _info(arguments: argparse.Namespace) -> None:
     print(f"input: {image.alignment}; crop {tuple(round(edge, 4) for edge in image.crop)}, {image.resampling}")
     print("time-steps  subsets  dimensions")
     for lo, hi in p.ranges:
-        columns = p.time_steps(lo, hi)
+        columns = p.dims_of_time_steps(lo, hi)
         first, last = p.subset_of_dim[columns.start], p.subset_of_dim[columns.stop - 1]
         print(
             f"{lo:4d}-{hi:<5d}  {first:3d}-{last:<3d}  {columns.start:4d}-{columns.stop - 1:<4d} ({columns.stop - columns.start})"

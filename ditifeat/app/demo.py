@@ -125,7 +125,7 @@ class Page:
 
     def _read(self, path: str | Path, cut: str) -> torch.Tensor:
         rows = next(batches(Path(path), self.encoder.config.image, 1, CUTS[cut]))[1]
-        return load_images(torch.from_numpy(rows)).to(self.encoder.device)
+        return load_images(rows, self.encoder.device)
 
     @torch.no_grad()
     def choose(self, path: str | Path, cut: str) -> tuple[State, Image.Image, Image.Image]:
@@ -168,7 +168,7 @@ class Page:
         if "other" in state and amount:
             other = torch.from_numpy(state["other"]).to(z)
             partition = self.encoder.partition
-            changed = subset_edit(partition, changed, other, partition.subsets_within(lo, hi), amount)
+            changed = subset_edit(partition, changed, other, partition.subsets_of_time_steps(lo, hi), amount)
         for name, strength in strengths.items():
             if strength:
                 weights, std = checked_direction(self.encoder, self.reports[kind][name])

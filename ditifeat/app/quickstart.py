@@ -43,7 +43,7 @@ def quickstart(out: Path) -> None:
 def _rows(encoder: ditifeat.Encoder, faces: np.ndarray) -> dict[str, np.ndarray]:
     """Titles and pictures: uint8 faces `(n, S, S, 3)`, and their edits, which share one inversion."""
     model = encoder.model
-    x_0 = load_images(torch.from_numpy(faces))
+    x_0 = load_images(faces)
     z = encoder(x_0)
     codes = {"their reconstructions": z}
     for title, subsets in _thirds(encoder.partition).items():
@@ -57,5 +57,5 @@ def _thirds(partition: ditifeat.TimeStepPartition) -> dict[str, range]:
     """Early, middle and late time-steps, as titles and their subsets."""
     titles = {}
     for lo, hi in pairwise([0, 300, 500, partition.num_time_steps]):
-        titles[f"time-steps {lo}-{hi} of the last face put in"] = partition.subsets_within(lo, hi)
+        titles[f"time-steps {lo}-{hi} of the last face put in"] = partition.subsets_of_time_steps(lo, hi)
     return titles

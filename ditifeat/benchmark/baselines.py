@@ -24,7 +24,7 @@ DDAE_TIME_STEPS = (50, 150, 300)
 @torch.no_grad()
 def in_batches(function: Callable[[Tensor], Tensor], array: np.ndarray, batch: int = 250) -> np.ndarray:
     """`function` of images `(B, 3, S, S)` in [-1, 1], over all pictures."""
-    parts = (load_images(torch.from_numpy(array[i : i + batch].copy())) for i in range(0, len(array), batch))
+    parts = (load_images(array[i : i + batch]) for i in range(0, len(array), batch))
     return torch.cat([function(images).float().cpu() for images in parts]).numpy()
 
 
@@ -62,7 +62,7 @@ def untrained(
         encoder = build_encoder(model.config.encoder, model.config.image.size, model.partition.d).eval()
     if from_dm:
         encoder_from_dm(encoder, model.config.encoder, model.dm)
-    images = load_images(torch.from_numpy(array[: min(first, STARTED_ON)].copy()))
+    images = load_images(array[: min(first, STARTED_ON)])
     if codes == "white":
         initialise_white(encoder, images)
     elif codes == "lost":

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from ditifeat.benchmark import baselines
@@ -102,7 +101,7 @@ def _trained(
     networks: list[nn.Module] = [encoder.network]
     if config.method != "contrastive":
         model = encoder.model
-        images = load_images(torch.from_numpy(array[first : first + RECONSTRUCTED].copy()))
+        images = load_images(array[first : first + RECONSTRUCTED])
         found = reconstruction(model, images.to(encoder.device), steps)
         row["values"] |= {key: found[key]["inferred_x_T"] for key in ("mse", "ssim")}
         row["values"]["mse_random"] = found["mse"]["random_x_T"]

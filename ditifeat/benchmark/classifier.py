@@ -62,7 +62,7 @@ def train_classifier(
     with tqdm(total=steps, desc="judge", unit="step", mininterval=5) as bar:
         for _ in range(epochs):
             for rows in torch.randperm(len(array), generator=generator).split(BATCH):
-                images = _moved(load_images(torch.from_numpy(array[rows.numpy()])), generator)
+                images = _moved(load_images(array[rows.numpy()]), generator)
                 loss = functional.binary_cross_entropy_with_logits(judge(images), wanted[rows])
                 adam.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

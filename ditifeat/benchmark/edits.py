@@ -138,7 +138,7 @@ def _edited(
     """One entry per kind of edit: dense and sparse by attribute, and each range of time-steps from the next picture."""
     codes = in_batches(encoder, array[:first])
     model = encoder.model
-    x_0 = load_images(torch.from_numpy(jury.before.copy())).to(encoder.device)
+    x_0 = load_images(jury.before, encoder.device)
     z = encoder(x_0)
     x_T = model.invert(x_0, z, steps, "implicit")
 
@@ -162,7 +162,7 @@ def _edited(
         found[f"{title}: {kind}"] = {"mean": _mean(rows), "attributes": rows}
     if encoder.partition.k > 1:
         for lo, hi in RANGES:
-            subsets = encoder.partition.subsets_within(lo, hi)
+            subsets = encoder.partition.subsets_of_time_steps(lo, hi)
             edited = pictures(subset_edit(encoder.partition, z, z.roll(1, 0), subsets))
             changed = float(np.abs(jury.changes(kept, edited)).mean())
             found[f"{title}: time-steps {lo}-{hi} of another"] = {

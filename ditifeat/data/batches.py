@@ -85,6 +85,13 @@ def _ordered(
             future.cancel()
 
 
-def load_images(images: Tensor) -> Tensor:
-    """uint8 `(B, H, W, 3)` to float32 `(B, 3, H, W)` in [-1, 1]."""
-    return images.permute(0, 3, 1, 2).contiguous().to(torch.float32) / 127.5 - 1
+def load_images(pixels: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Move uint8 images `(B, H, W, 3)` to a device, and convert them there to float32 `(B, 3, H, W)` in [-1, 1].
+
+    >>> import numpy as np
+    >>> load_images(np.full((1, 2, 2, 3), 255, np.uint8)).unique()
+    tensor([1.])
+    """
+    # np.array: a memory map is read-only, which torch warns of.
+    tensor = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.array(pixels))
+    return tensor.to(device).permute(0, 3, 1, 2).contiguous().to(torch.float32) / 127.5 - 1

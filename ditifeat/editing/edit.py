@@ -36,7 +36,7 @@ def subset_edit(
 ) -> Tensor:
     """`z' = z1 + a m (z2 - z1)`: the subsets lo..hi-1 of codes `(B, d)` moved towards those of `reference` `(1, d)`."""
     mask = torch.zeros_like(z)
-    mask[:, partition.dims(subsets.start, subsets.stop)] = 1
+    mask[:, partition.dims_of_subsets(subsets.start, subsets.stop)] = 1
     return z + amount * mask * (reference - z)
 
 
@@ -132,7 +132,7 @@ def edit(
         reference_z, reference_x_T = _reference(encoder, reference, steps, crop, x_T, solver)
     edited: list[list[Image.Image]] = []
     for _, rows in batches(images, encoder.config.image, batch_size, crop):
-        x_0 = load_images(torch.from_numpy(rows)).to(encoder.device)
+        x_0 = load_images(rows, encoder.device)
         z = encoder(x_0)
         start = model.invert(x_0, z, steps, solver)
         paths: list[list[Image.Image]] = [[] for _ in rows]
@@ -181,7 +181,7 @@ def _check_subsets(partition: TimeStepPartition, subsets: range | None) -> range
     subsets = range(partition.k) if subsets is None else subsets
     if not isinstance(subsets, range) or subsets.step != 1:
         raise InputError(f"subsets = {subsets!r} is not a range of step 1, like range(16, 24)")
-    partition.dims(subsets.start, subsets.stop)
+    partition.dims_of_subsets(subsets.start, subsets.stop)
     if len(subsets) == 0:
         raise InputError(f"subsets = {subsets} is empty")
     return subsets
@@ -194,6 +194,6 @@ def _reference(
     found = [rows for _, rows in batches(reference, encoder.config.image, 2, crop)]
     if len(found) != 1 or len(found[0]) != 1:
         raise InputError("the reference must be one picture")
-    x_0 = load_images(torch.from_numpy(found[0])).to(encoder.device)
+    x_0 = load_images(found[0], encoder.device)
     z = encoder(x_0)
     return z, encoder.model.invert(x_0, z, steps, solver) if x_T != "keep" else torch.empty(0)

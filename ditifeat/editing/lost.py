@@ -50,7 +50,7 @@ def lost(
     found = [rows for _, rows in batches(image, encoder.config.image, 2, crop)]
     if len(found) != 1 or len(found[0]) != 1:
         raise InputError("the ladder shows one picture at a time")
-    x_0 = load_images(torch.from_numpy(found[0])).to(encoder.device)
+    x_0 = load_images(found[0], encoder.device)
     z = encoder(x_0).expand(len(steps), -1)
     t = torch.tensor(steps, device=encoder.device)
     schedule, codec = model.dm.schedule, model.dm.codec

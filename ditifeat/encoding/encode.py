@@ -26,7 +26,7 @@ def stream(
     if crop not in ("model", "center") or on_error not in ("raise", "skip"):
         raise InputError(f"crop = {crop!r} must be model or center, on_error = {on_error!r} raise or skip")
     for names, rows in batches(images, encoder.config.image, batch_size, crop, on_error):
-        yield names, encoder(load_images(torch.from_numpy(rows)))
+        yield names, encoder(load_images(rows))
 
 
 @overload

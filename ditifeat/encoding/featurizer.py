@@ -75,4 +75,4 @@ class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """`s07_d034`: subset 7, dimension 34."""
         partition = _cached_encoder(self.model, self.device).partition
         names = np.array([f"s{s:02d}_d{d:03d}" for d, s in enumerate(partition.subset_of_dim)], dtype=object)
-        return names if self.time_steps is None else names[partition.time_steps(*self.time_steps)]
+        return names if self.time_steps is None else names[partition.dims_of_time_steps(*self.time_steps)]

@@ -67,14 +67,14 @@ class TimeStepPartition:
         """Index of the subset of time-step `t`: an int, or an integer array or tensor in `[0, T)`; same type out."""
         return t * self.k // self.num_time_steps
 
-    def time_steps_of(self, subset: int) -> range:
+    def time_steps_of_subset(self, subset: int) -> range:
         """The time-steps `t` whose subset is `subset`."""
         first, last = (-(-i * self.num_time_steps // self.k) for i in (subset, subset + 1))
         return range(first, last)
 
-    def subsets_within(self, lo: int, hi: int) -> range:
+    def subsets_of_time_steps(self, lo: int, hi: int) -> range:
         """The subsets whose first time-step is within `lo..hi-1`; empty where there is none."""
-        members = [i for i in range(self.k) if lo <= self.time_steps_of(i).start < hi]
+        members = [i for i in range(self.k) if lo <= self.time_steps_of_subset(i).start < hi]
         return range(members[0], members[-1] + 1) if members else range(0)
 
     @cached_property
@@ -85,7 +85,7 @@ class TimeStepPartition:
         sizes = [0] * self.k
         lower = 0
         for upper, dims in zip(self.stages, self.dims_per_stage, strict=True):
-            members = self.subsets_within(lower, upper)
+            members = self.subsets_of_time_steps(lower, upper)
             for i in members:
                 sizes[i] = dims // len(members)
             if members:
@@ -93,7 +93,7 @@ class TimeStepPartition:
             lower = upper
         return (0, *(int(n) for n in np.cumsum(sizes)))
 
-    def dims(self, lo: int, hi: int | None = None) -> slice:
+    def dims_of_subsets(self, lo: int, hi: int | None = None) -> slice:
         """The dimensions of subset `lo`, or of subsets `lo..hi-1`.
 
         Raises:
@@ -104,7 +104,7 @@ class TimeStepPartition:
             raise InputError(f"subsets {lo}..{hi} are not within 0..{self.k}")
         return slice(self.boundaries[lo], self.boundaries[hi])
 
-    def time_steps(self, lo: int, hi: int) -> slice:
+    def dims_of_time_steps(self, lo: int, hi: int) -> slice:
         """The dimensions of the subsets whose first time-step is within `lo..hi-1`.
 
         Raises:
@@ -112,15 +112,17 @@ class TimeStepPartition:
         """
         if not 0 <= lo <= hi <= self.num_time_steps:
             raise InputError(f"time-steps {lo}..{hi} are not within 0..{self.num_time_steps}")
-        subsets = self.subsets_within(lo, hi)
-        return self.dims(subsets.start, subsets.stop) if subsets else slice(0, 0)
+        subsets = self.subsets_of_time_steps(lo, hi)
+        return self.dims_of_subsets(subsets.start, subsets.stop) if subsets else slice(0, 0)
 
     @cached_property
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """The ranges of time-steps worth a line in a report: the stages, or ten equal parts; empty ones left out."""
         uppers = self.stages or tuple(self.num_time_steps * (i + 1) // 10 for i in range(10))
         pairs = zip((0, *uppers[:-1]), uppers, strict=True)
-        return tuple((lo, hi) for lo, hi in pairs if self.time_steps(lo, hi).start < self.time_steps(lo, hi).stop)
+        return tuple(
+            (lo, hi) for lo, hi in pairs if self.dims_of_time_steps(lo, hi).start < self.dims_of_time_steps(lo, hi).stop
+        )
 
     @cached_property
     def subset_of_dim(self) -> np.ndarray:

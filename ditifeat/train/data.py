@@ -43,7 +43,7 @@ class Pictures:
 
     def batch(self, step: int, batch: int, generator: torch.Generator) -> Tensor:
         """Images of a step, float32 `(batch, 3, S, S)` in [-1, 1], each flipped with probability 1/2 if asked."""
-        images = load_images(torch.from_numpy(self.array[self.indices(step, batch)]))
+        images = load_images(self.array[self.indices(step, batch)])
         if not self.flip:
             return images
         flipped = torch.rand(batch, generator=generator) < 0.5
@@ -51,7 +51,7 @@ class Pictures:
 
     def first(self, count: int) -> Tensor:
         """The first `count` images, unflipped, for previews that can be compared."""
-        return load_images(torch.from_numpy(np.array(self.array[:count])))
+        return load_images(np.array(self.array[:count]))
 
 
 def prepare(data: str | Path, preprocessing: Preprocessing, cache: Path) -> tuple[np.ndarray, list[str]]:

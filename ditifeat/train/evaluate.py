@@ -33,10 +33,7 @@ SPARSE = 16  # dimensions an attribute, as the paper's sparse edits
 def encode_rows(model: AnyModel, array: np.ndarray, names: list[str]) -> Features:
     """Features of preprocessed pictures, uint8 `(N, S, S, 3)`."""
     device = model.mean.device
-    rows = [
-        model.encoder(load_images(torch.from_numpy(array[i : i + 256].copy())).to(device)).float().cpu()
-        for i in range(0, len(array), 256)
-    ]
+    rows = [model.encoder(load_images(array[i : i + 256], device)).float().cpu() for i in range(0, len(array), 256)]
     return Features(torch.cat(rows).numpy(), tuple(names), model.partition, model.config.name)
 
 
@@ -76,7 +73,7 @@ def evaluate(
     held_out = array[count : count + RECONSTRUCTED] if count < len(array) else array[:RECONSTRUCTED]
     result: dict[str, Any] = {}
     if not isinstance(model, EncoderOnly):
-        images = load_images(torch.from_numpy(held_out.copy())).to(model.mean.device)
+        images = load_images(held_out, model.mean.device)
         about = {"pictures": len(images), "held_out": count < len(array), "steps": STEPS}
         result["reconstruction"] = about | reconstruction(model, images, STEPS)
     if labels is not None and count < len(array):

@@ -115,7 +115,7 @@ def initialise_error_predictive(
     free = torch.linalg.eigh(all_told)[1][:, -model.partition.d :]
     shares, amplitudes = [], []
     for (lo, hi), t in zip(model.partition.ranges, told, strict=True):
-        dims = model.partition.time_steps(lo, hi)
+        dims = model.partition.dims_of_time_steps(lo, hi)
         gains, directions = torch.linalg.eigh(free.T @ t @ free)
         directions = free @ directions.flip(1)
         shares.append(directions[:, : dims.stop - dims.start])
@@ -131,8 +131,8 @@ def initialise_error_predictive(
 
 def _time_steps(partition: TimeStepPartition, lo: int, hi: int) -> range:
     """The time-steps of the subsets that begin within `lo..hi-1`; one subset may serve more than the range that it begins in."""
-    subsets = partition.subsets_within(lo, hi)
-    return range(partition.time_steps_of(subsets[0]).start, partition.time_steps_of(subsets[-1]).stop)
+    subsets = partition.subsets_of_time_steps(lo, hi)
+    return range(partition.time_steps_of_subset(subsets[0]).start, partition.time_steps_of_subset(subsets[-1]).stop)
 
 
 def _inputs(encoder: nn.Sequential, images: Tensor) -> tuple[Tensor, Tensor]:

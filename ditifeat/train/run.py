@@ -202,8 +202,7 @@ def set_code_statistics(model: AnyModel, pictures: Pictures, batch: int = 256) -
     """Sets the codes' mean and std over the training pictures, in float64 sums."""
     total = torch.zeros(2, model.partition.d, dtype=torch.float64)
     for start in range(0, len(pictures), batch):
-        rows = torch.from_numpy(pictures.array[start : start + batch].copy())
-        z = model.encoder(load_images(rows).to(model.mean.device)).double().cpu()
+        z = model.encoder(load_images(pictures.array[start : start + batch], model.mean.device)).double().cpu()
         total += torch.stack([z.sum(0), z.square().sum(0)])
     mean = total[0] / len(pictures)
     # A dimension that never moves keeps a std above 0, so that standardising it stays finite.

@@ -15,7 +15,7 @@ def test_rows_are_what_their_titles_say(tiny_encoder, photos):
     assert np.abs(rows["with noise"][0] - picture).mean() < 3  # nearly no noise yet
     assert np.abs(rows["with noise"][2] - picture).mean() > 30
     model = tiny_encoder.model
-    x_0 = load_images(torch.from_numpy(picture[None].astype(np.uint8)))
+    x_0 = load_images(picture[None].astype(np.uint8))
     noise = torch.randn(model.noise_shape, generator=torch.Generator().manual_seed(0))[None]
     t = torch.tensor([400])
     alpha_bar = model.dm.schedule.alpha_bar[400]
@@ -52,7 +52,7 @@ def test_nearest(tiny_encoder, photos):
     assert [name for name, _ in found] == [features.names[i] for i in np.argsort(expected)]
     assert [distance for _, distance in found] == pytest.approx(np.sort(expected), abs=1e-3)
 
-    part = features.partition.time_steps(500, 1000)
+    part = features.partition.dims_of_time_steps(500, 1000)
     expected = np.sqrt(squares[:, part].sum(1) / features.array.var(0)[part].sum())
     late = features.nearest(query, time_steps=(500, 1000), count=3)
     assert [name for name, _ in late] == [features.names[i] for i in np.argsort(expected)[:3]]

@@ -108,7 +108,7 @@ def test_results_are_held_once(tiny_encoder, monkeypatch):
 def test_time_steps_and_subsets(features):
     p = features.partition
     assert np.array_equal(features.time_steps(0, 1000), features.array)
-    assert np.array_equal(features.time_steps(250, 500), features.array[:, p.dims(2, 4)])
+    assert np.array_equal(features.time_steps(250, 500), features.array[:, p.dims_of_subsets(2, 4)])
     assert np.array_equal(features.subsets(2, 4), features.array[:, 8:16])
     assert features.time_steps(250, 500).base is not None  # a view, not a copy
 

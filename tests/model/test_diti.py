@@ -88,7 +88,7 @@ def test_later_subsets_do_not_matter_early(tiny_model):
     x_t = tiny_model.dm.schedule.add_noise(tiny_model.dm.codec.encode(x_0), noise, t)
     z = tiny_model.encoder(x_0)
     changed = z.clone()
-    changed[:, tiny_model.partition.dims(3).start :] += 1
+    changed[:, tiny_model.partition.dims_of_subsets(3).start :] += 1
     same = [
         torch.equal(a, b) for a, b in zip(tiny_model.shift(x_t, t, z), tiny_model.shift(x_t, t, changed), strict=True)
     ]

@@ -24,7 +24,7 @@ def naive_sizes(p):
 def test_paper_partition():
     assert list(np.diff(PAPER.boundaries)) == naive_sizes(PAPER)
     assert PAPER.boundaries[-1] == 512
-    assert [PAPER.time_steps(lo, hi).stop - PAPER.time_steps(lo, hi).start for lo, hi in PAPER.ranges] == [
+    assert [PAPER.dims_of_time_steps(lo, hi).stop - PAPER.dims_of_time_steps(lo, hi).start for lo, hi in PAPER.ranges] == [
         10,
         25,
         327,
@@ -42,8 +42,8 @@ def test_balanced_partition(k, d):
 @pytest.mark.parametrize("p", [PAPER, TimeStepPartition(7, 32), TimeStepPartition(16, 9)])
 def test_subsets_and_time_steps_agree(p):
     for i in range(p.k):
-        assert {p.subset(t) for t in p.time_steps_of(i)} == {i}
-    assert sum(len(p.time_steps_of(i)) for i in range(p.k)) == p.num_time_steps
+        assert {p.subset(t) for t in p.time_steps_of_subset(i)} == {i}
+    assert sum(len(p.time_steps_of_subset(i)) for i in range(p.k)) == p.num_time_steps
     t = torch.arange(p.num_time_steps)
     assert p.subset(t).tolist() == [p.subset(int(s)) for s in t]
 
@@ -54,13 +54,13 @@ def test_masks():
     assert np.array_equal(cumulative, np.cumsum(own, axis=0) > 0)
     assert cumulative[-1].all()
     for i in range(PAPER.k):
-        assert np.array_equal(np.flatnonzero(own[i]), np.arange(512)[PAPER.dims(i)])
+        assert np.array_equal(np.flatnonzero(own[i]), np.arange(512)[PAPER.dims_of_subsets(i)])
 
 
 def test_time_steps_slice():
-    assert PAPER.time_steps(0, 1000) == slice(0, 512)
-    assert PAPER.time_steps(300, 500) == slice(362, 462)
-    assert PAPER.time_steps(1, 2) == slice(0, 0)  # no subset begins there
+    assert PAPER.dims_of_time_steps(0, 1000) == slice(0, 512)
+    assert PAPER.dims_of_time_steps(300, 500) == slice(362, 462)
+    assert PAPER.dims_of_time_steps(1, 2) == slice(0, 0)  # no subset begins there
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,6 @@ def test_nonsense_is_refused(arguments, words):
 def test_ranges_outside_are_refused():
     for bad in ((-1, 3), (5, 3), (0, 65)):
         with pytest.raises(InputError, match="not within"):
-            PAPER.dims(*bad)
+            PAPER.dims_of_subsets(*bad)
     with pytest.raises(InputError, match="not within"):
-        PAPER.time_steps(0, 1001)
+        PAPER.dims_of_time_steps(0, 1001)

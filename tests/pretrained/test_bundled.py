@@ -27,7 +27,7 @@ def encoder():
 @pytest.fixture(scope="module")
 def faces():
     rows = np.stack([np.asarray(decode(path, path.name)) for path in list_folder(FACES)])
-    return load_images(torch.from_numpy(rows))
+    return load_images(rows)
 
 
 def test_it_is_small_enough_for_a_wheel():

@@ -67,7 +67,7 @@ def weighted_error(model, images, lo, hi, seed):
 
 def told_share(model, images, lo, hi, seed):
     """The share of that error's variance over pictures that its range's cumulative code tells, by least squares."""
-    z = model.encoder(images).double()[:, : model.partition.time_steps(lo, hi).stop]
+    z = model.encoder(images).double()[:, : model.partition.dims_of_time_steps(lo, hi).stop]
     z, error = z - z.mean(0), weighted_error(model, images, lo, hi, seed)
     error = error - error.mean(0)
     rest = error - z @ torch.linalg.lstsq(z, error).solution
@@ -87,7 +87,7 @@ def test_lost_codes_times_their_sizes_vary_as_much_as_they_tell():
     model = random_model(tiny_recipe())
     heard = initialise_error_predictive(model, smooth_images(300)) * model.encoder(smooth_images(300))
     for lo, hi in model.partition.ranges:
-        part = heard.std(0)[model.partition.time_steps(lo, hi)]
+        part = heard.std(0)[model.partition.dims_of_time_steps(lo, hi)]
         # What tells most comes first, and a range's codes have root mean square 1.
         assert (part.diff() <= 1e-3).all() and part.square().mean().sqrt() == pytest.approx(1, abs=0.01)
 
@@ -139,7 +139,7 @@ def test_lost_codes_are_reduced_rank_regression_and_the_first_range_chooses_firs
     gain = {range_: root @ t @ t.T @ root.T for range_, t in told.items()}
     free = torch.linalg.eigh(sum((hi - lo) * gain[lo, hi] for lo, hi in gain))[1][:, -partition.d :]
     for lo, hi in ranges:
-        dims = partition.time_steps(lo, hi)
+        dims = partition.dims_of_time_steps(lo, hi)
         directions = free @ torch.linalg.eigh(free.T @ gain[lo, hi] @ free)[1].flip(1)
         top, free = directions.tensor_split([dims.stop - dims.start], dim=1)
         codes = model.encoder[-1].weight.double()[dims].T
@@ -171,5 +171,5 @@ def test_a_floor_is_where_a_run_begins():
         model = random_model(recipe)
         codes[weighting] = untrained(model, array, 60, "lost", from_dm=True, weighting=weighting)
         _begin(model, diti, Pictures(array, [str(i) for i in range(60)], False, 0), seed=0)
-        assert np.allclose(model.encoder(load_images(torch.from_numpy(array))).numpy(), codes[weighting], atol=1e-3)
+        assert np.allclose(model.encoder(load_images(array)).numpy(), codes[weighting], atol=1e-3)
     assert not np.allclose(codes["published"], codes["relative"], atol=0.1)
