@@ -34,7 +34,7 @@ def test_pipelines_and_searches_load_the_model_once(transformer, paths):
     pipeline = make_pipeline(transformer, LogisticRegression())
     labels = np.arange(10) % 2
     assert len(cross_val_score(pipeline, paths, labels, cv=2)) == 2
-    search = GridSearchCV(pipeline, {"dititransformer__batch_size": [2, 5]}, cv=2).fit(paths, labels)
+    search = GridSearchCV(pipeline, {"ditifeaturizer__batch_size": [2, 5]}, cv=2).fit(paths, labels)
     assert search.best_estimator_.predict(paths).shape == (10,)
     assert _cached_encoder.cache_info().misses == 1
 
