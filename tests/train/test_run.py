@@ -201,7 +201,7 @@ def test_guided_style():
 
 def test_recipes_of_the_package():
     mini = [f"celeba64-mini{system}" for system in ("", "-diffae", "-pdae", "-simclr")]
-    assert recipe_names() == ["bedroom128", "celeba64", *mini, "ffhq128"]
+    assert recipe_names() == ["bedroom128", "celeba64", *mini, "ffhq128", "images64"]
     assert [load_recipe(name).method for name in mini] == ["diti", "diffae", "diti", "contrastive"]
     paper = load_recipe("celeba64")
     assert (paper.diti.optimiser.batch, paper.diti.optimiser.lr, paper.diti.optimiser.ema) == (128, 1e-4, 0.9999)
@@ -211,6 +211,12 @@ def test_recipes_of_the_package():
         recipe = load_recipe(name)
         assert recipe.partition.k == 64 and recipe.partition.dims_per_stage == (10, 25, 327, 100, 50)
         assert not recipe.diti.warm_start  # what the paper does not do is off
+
+
+def test_the_recipe_for_anybody_s_images_cuts_no_face():
+    recipe = load_recipe("images64")
+    assert recipe.image.box(400, 300) == (50, 0, 350, 300) and recipe.image.resampling == "lanczos"
+    assert not recipe.encoder_spec.mirrored and recipe.method == "diti" and recipe.holdout == 0
 
 
 @pytest.mark.parametrize(
