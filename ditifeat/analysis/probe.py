@@ -20,8 +20,9 @@ def probe(
     features: Any,
     labels: Any,
     *,
-    train: float | Sequence[int] | np.ndarray = 0.8,
-    seed: int = 0,
+    train_size: float | int | None = None,
+    train_rows: Sequence[int] | np.ndarray | None = None,
+    random_state: int = 0,
     protocol: Protocol = "sklearn",
     dims: int | None = None,
 ) -> ProbeReport:
@@ -35,8 +36,9 @@ def probe(
     Args:
         features: `Features`, or an array `(n, d)`.
         labels: array, DataFrame, dict, or path of CelebA's attribute file or a CSV (see `ditifeat.labels.read_labels`).
-        train: the share of rows to train on, drawn with `seed`; or their indices or mask.
-        seed: of the split, and of the protocol "paper".
+        train_size: the share (float) or number (int) of rows to train on, drawn with `random_state`; 0.8 by default.
+        train_rows: in place of it, the training rows themselves: indices, or a mask `(n,)`.
+        random_state: of the split, and of the protocol "paper"; an int.
         protocol: "sklearn", or "paper": each dimension at std 1, Adam 1e-3 for 15 epochs on a linear layer, keeping the epoch
             that is best on a tenth of the training rows (DiTi, section 5.1, but validated on training rows).
         dims: how many dimensions an attribute may use, for sparse edits (16 in the paper); all by default. "sklearn" refits
@@ -56,7 +58,7 @@ def probe(
         raise InputError("the features hold NaN or infinite values")
     names = features.names if isinstance(features, Features) else [str(i) for i in range(len(codes))]
     targets = read_labels(labels, names)
-    rows = _training_rows(train, len(codes), seed)
+    rows = _training_rows(train_size, train_rows, len(codes), random_state)
     mean, std = codes[rows].mean(0), _deviation(codes[rows], each=protocol == "paper")
     scaled = (codes - mean) / std
     partition = features.partition if isinstance(features, Features) else None
@@ -69,9 +71,9 @@ def probe(
     if protocol == "sklearn":
         fitted = fit_sklearn(scaled, ys, kinds, rows, dims)
     elif dims is None:
-        fitted = fit_paper(scaled, ys, kinds, rows, seed)
+        fitted = fit_paper(scaled, ys, kinds, rows, random_state)
     else:
-        fitted = fit_promask(scaled, ys, kinds, rows, seed, dims)
+        fitted = fit_promask(scaled, ys, kinds, rows, random_state, dims)
     probes = {
         name: AttributeProbe(
             name, kinds[name], weights, bias, mean, std,  # type: ignore[arg-type]
@@ -81,7 +83,7 @@ def probe(
     }  # fmt: skip
     about: dict[str, Any] = {
         "protocol": protocol,
-        "seed": seed,
+        "random_state": random_state,
         "train rows": int(rows.sum()),
         "test rows": int((~rows).sum()),
     }
@@ -101,24 +103,47 @@ def _deviation(codes: np.ndarray, each: bool = False) -> np.ndarray:
     return found
 
 
-def _training_rows(train: float | Sequence[int] | np.ndarray, count: int, seed: int) -> np.ndarray:
+def _training_rows(
+    train_size: float | int | None, train_rows: Sequence[int] | np.ndarray | None, count: int, random_state: int
+) -> np.ndarray:
     """Mask `(n,)` of the training rows."""
-    mask = np.zeros(count, dtype=bool)
-    if isinstance(train, float):
-        if not 0 < train < 1:
-            raise InputError(f"train = {train} is not a share within 0..1")
-        mask[np.random.default_rng(seed).permutation(count)[: round(train * count)]] = True
+    if train_rows is None:
+        mask = _drawn_rows(0.8 if train_size is None else train_size, count, random_state)
+    elif train_size is None:
+        mask = _given_rows(train_rows, count)
     else:
-        chosen = np.asarray(train)
-        if chosen.ndim != 1 or chosen.dtype.kind not in "iub" or (chosen.dtype == bool and len(chosen) != count):
-            raise InputError("train must be a share (0.8), row indices, or a mask over all rows")
-        if chosen.dtype != bool and len(chosen) and not (chosen.min() >= 0 and chosen.max() < count):
-            raise InputError(f"train holds rows outside 0..{count - 1}")
-        mask[chosen] = True
+        raise InputError("give either train_size, a share that is drawn, or train_rows, the rows themselves")
     if mask.sum() < 2 or (~mask).sum() < 2:
         raise InputError(
             f"{int(mask.sum())} rows to train on and {int((~mask).sum())} to test on; both need at least 2"
         )
+    return mask
+
+
+def _drawn_rows(train_size: float | int, count: int, random_state: int) -> np.ndarray:
+    if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer) or random_state < 0:
+        raise InputError(f"random_state = {random_state!r} is not an int of at least 0")
+    share = isinstance(train_size, float | np.floating)
+    if isinstance(train_size, bool) or not (share or isinstance(train_size, int | np.integer)):
+        raise InputError(f"train_size = {train_size!r} is neither a share nor a number of rows; rows are train_rows")
+    if not 0 < train_size < (1 if share else count):
+        raise InputError(
+            f"train_size = {train_size} is not a share within 0..1, nor a number of rows within 1..{count - 1}"
+        )
+    mask = np.zeros(count, dtype=bool)
+    chosen = round(train_size * count) if share else int(train_size)
+    mask[np.random.default_rng(random_state).permutation(count)[:chosen]] = True
+    return mask
+
+
+def _given_rows(train_rows: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
+    mask = np.zeros(count, dtype=bool)
+    chosen = np.asarray(train_rows)
+    if chosen.ndim != 1 or chosen.dtype.kind not in "iub" or (chosen.dtype == bool and len(chosen) != count):
+        raise InputError("train_rows must be row indices, or a mask over all rows; a share is train_size")
+    if chosen.dtype != bool and len(chosen) and not (chosen.min() >= 0 and chosen.max() < count):
+        raise InputError(f"train_rows holds rows outside 0..{count - 1}")
+    mask[chosen] = True
     return mask
 
 

@@ -99,10 +99,10 @@ def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     probe.add_argument("labels", help="CelebA's list_attr_celeba.txt, or a CSV with the pictures' names first")
     split = probe.add_mutually_exclusive_group()
     split.add_argument(
-        "--train-share", type=float, default=0.8, help="share of the rows to train on, drawn with the seed"
+        "--train-size", type=float, help="share of the rows to train on, drawn with the random state; 0.8 by default"
     )
     split.add_argument("--train-first", type=int, help="train on the first so many rows and test on the others")
-    probe.add_argument("--seed", type=int, default=0)
+    probe.add_argument("--random-state", type=int, default=0)
     probe.add_argument("--protocol", choices=("sklearn", "paper"), default="sklearn")
     probe.add_argument("--dims", type=int, help="dimensions an attribute may use, for sparse edits; all by default")
     probe.add_argument("--out", type=Path, help="write the report (.safetensors), for edit")

@@ -30,12 +30,12 @@ def _probe(arguments: argparse.Namespace) -> None:
     import ditifeat
 
     features = ditifeat.Features.load(arguments.features)
-    train = arguments.train_share if arguments.train_first is None else range(arguments.train_first)
     report = ditifeat.probe(
         features,
         arguments.labels,
-        train=train,
-        seed=arguments.seed,
+        train_size=arguments.train_size,
+        train_rows=None if arguments.train_first is None else range(arguments.train_first),
+        random_state=arguments.random_state,
         protocol=arguments.protocol,
         dims=arguments.dims,
     )

@@ -150,7 +150,7 @@ def _edited(
     found: dict[str, Any] = {f"{title}: reconstruction": {"mean": jury.identity(jury.before, kept)}}
     train = np.arange(first * 4 // 5)
     for kind, dims in {"dense": None, f"sparse, {SPARSE} dimensions": SPARSE}.items():
-        directions = probe(codes, {name: targets[name][:first] for name in chosen}, train=train, dims=dims)
+        directions = probe(codes, {name: targets[name][:first] for name in chosen}, train_rows=train, dims=dims)
         rows = {}
         for name in chosen:
             weights, std = checked_direction(encoder, directions[name])

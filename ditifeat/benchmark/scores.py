@@ -37,8 +37,10 @@ NEIGHBOURS = 50
 def score(codes: np.ndarray, targets: dict[str, np.ndarray], first: int) -> dict[str, Any]:
     """All scores of codes, those per attribute, and the sizes of the probe's weights."""
     binary = np.stack([(y == y.max()) for y in targets.values()], axis=1).astype(np.float64)
-    report = probe(codes, targets, train=np.arange(first))
-    paper = [probe(codes, targets, train=np.arange(first), seed=s, protocol="paper").mean_ap for s in SEEDS]
+    report = probe(codes, targets, train_rows=np.arange(first))
+    paper = [
+        probe(codes, targets, train_rows=np.arange(first), random_state=s, protocol="paper").mean_ap for s in SEEDS
+    ]
     attributes = {name: report[name].scores["ap"] for name in report}
     weights = np.abs(np.stack([report[name].weights for name in report], axis=1))
     measured = tad(codes[first:], binary[first:])

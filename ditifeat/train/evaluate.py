@@ -78,10 +78,10 @@ def evaluate(
         result["reconstruction"] = about | reconstruction(model, images, STEPS)
     if labels is not None and count < len(array):
         features = encode_rows(model, array, names)
-        report = probe(features, labels, train=np.arange(count))
+        report = probe(features, labels, train_rows=np.arange(count))
         report.save(folder / ATTRIBUTES)
         if features.shape[1] > SPARSE:
-            probe(features, labels, train=np.arange(count), dims=SPARSE).save(folder / SPARSE_ATTRIBUTES)
+            probe(features, labels, train_rows=np.arange(count), dims=SPARSE).save(folder / SPARSE_ATTRIBUTES)
         result["probe"] = _summary(report)
     return result
 

@@ -52,7 +52,7 @@ def test_scores_are_those_of_scikit_learn():
     from ditifeat.analysis.linear import LOGIT_VARIANCE
 
     features, labels = made_up()
-    report = ditifeat.probe(features, labels, train=np.arange(400))
+    report = ditifeat.probe(features, labels, train_rows=np.arange(400))
     x = (features.array - features.array[:400].mean(0)) / np.sqrt(features.array[:400].var(0).mean())
     model = LogisticRegression(C=LOGIT_VARIANCE / 40, tol=1e-8, max_iter=1000).fit(x[:400], labels["coarse"][:400])
     expected = average_precision_score(labels["coarse"][400:], model.decision_function(x[400:]))
@@ -67,27 +67,34 @@ def test_what_is_small_in_codes_stays_small_to_the_probe():
     y = (codes[:, :20].sum(1) + 4 * rng.normal(size=300) > 0).astype(int)
     small = codes * np.where(np.arange(80) < 20, 1, 0.01).astype(np.float32)
     alone, quiet, loud = (
-        ditifeat.probe(x, {"y": y}, train=np.arange(100)).mean_ap for x in (codes[:, :20], small, codes)
+        ditifeat.probe(x, {"y": y}, train_rows=np.arange(100)).mean_ap for x in (codes[:, :20], small, codes)
     )
     assert quiet == pytest.approx(alone, abs=0.01) and quiet > loud + 0.03, (alone, quiet, loud)
-    paper = [ditifeat.probe(x, {"y": y}, train=np.arange(100), protocol="paper").mean_ap for x in (small, codes)]
+    paper = [ditifeat.probe(x, {"y": y}, train_rows=np.arange(100), protocol="paper").mean_ap for x in (small, codes)]
     assert paper[0] == pytest.approx(paper[1], abs=1e-3)  # it standardises each
 
 
 def test_the_unit_of_codes_does_not_matter():
     features, labels = made_up()
-    one, other = (ditifeat.probe(features.array * unit, labels, train=np.arange(400)) for unit in (1, 1000))
+    one, other = (ditifeat.probe(features.array * unit, labels, train_rows=np.arange(400)) for unit in (1, 1000))
     assert one["coarse"].scores["ap"] == pytest.approx(other["coarse"].scores["ap"], abs=1e-4)
     assert one["age"].scores["r"] == pytest.approx(other["age"].scores["r"], abs=1e-4)
 
 
 def test_splits_are_explicit_and_repeatable():
     features, labels = made_up()
-    assert str(ditifeat.probe(features, labels, seed=3)) == str(ditifeat.probe(features, labels, seed=3))
-    assert str(ditifeat.probe(features, labels, seed=3)) != str(ditifeat.probe(features, labels, seed=4))
+    assert str(ditifeat.probe(features, labels, random_state=3)) == str(
+        ditifeat.probe(features, labels, random_state=3)
+    )
+    assert str(ditifeat.probe(features, labels, random_state=3)) != str(
+        ditifeat.probe(features, labels, random_state=4)
+    )
     mask = np.arange(600) < 400
-    assert str(ditifeat.probe(features, labels, train=mask)) == str(ditifeat.probe(features, labels, train=range(400)))
-    assert ditifeat.probe(features, labels, train=0.5).about["train rows"] == 300
+    assert str(ditifeat.probe(features, labels, train_rows=mask)) == str(
+        ditifeat.probe(features, labels, train_rows=range(400))
+    )
+    for size in (0.5, 300, np.float32(0.5), np.int64(300)):
+        assert ditifeat.probe(features, labels, train_size=size).about["train rows"] == 300
 
 
 def test_test_rows_do_not_reach_the_fit():
@@ -96,7 +103,7 @@ def test_test_rows_do_not_reach_the_fit():
     changed = features.array.copy()
     changed[500:] = 77
     other = Features(changed, features.names, PARTITION)
-    first, second = (ditifeat.probe(f, labels, train=range(400)) for f in (features, other))
+    first, second = (ditifeat.probe(f, labels, train_rows=range(400)) for f in (features, other))
     assert np.array_equal(first["coarse"].weights, second["coarse"].weights)
 
 
@@ -162,10 +169,16 @@ def test_plot(report, tmp_path):
 @pytest.mark.parametrize(
     "arguments,words",
     [
-        ({"train": 1.5}, "share"),
-        ({"train": [0, 10**6]}, "outside"),
-        ({"train": [0]}, "at least 2"),
-        ({"train": np.ones(3, bool)}, "mask"),
+        ({"train_size": 1.5}, "share"),
+        ({"train_rows": [0, 10**6]}, "outside"),
+        ({"train_rows": [0]}, "at least 2"),
+        ({"train_rows": np.ones(3, bool)}, "mask"),
+        ({"train_size": 600}, "number of rows"),
+        ({"train_size": range(9)}, "rows are train_rows"),
+        ({"train_rows": 0.5}, "a share is train_size"),
+        ({"train_size": 0.5, "train_rows": range(9)}, "either train_size"),
+        ({"random_state": -1}, "random_state = -1"),
+        ({"random_state": None}, "random_state = None"),
         ({"protocol": "magic"}, "sklearn, paper"),
     ],
 )

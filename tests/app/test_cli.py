@@ -43,7 +43,7 @@ def test_encode_probe_edit(tiny_folder, photos, labels, tmp_path, capsys):
     assert run("edit", picture, *path, *common, "--out", tmp_path / "e.gif") == 0
     assert Image.open(tmp_path / "e.gif").n_frames == 4  # there and back
     assert run("edit", picture, "--reference", photos / "01.png", "--subsets", 2, 4, "--noise", "slerp", *common) == 0
-    assert run("probe", features, labels, "--protocol", "paper", "--seed", 1) == 0
+    assert run("probe", features, labels, "--protocol", "paper", "--random-state", 1) == 0
 
 
 @pytest.mark.parametrize(

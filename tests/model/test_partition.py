@@ -24,7 +24,9 @@ def naive_sizes(p):
 def test_paper_partition():
     assert list(np.diff(PAPER.boundaries)) == naive_sizes(PAPER)
     assert PAPER.boundaries[-1] == 512
-    assert [PAPER.dims_of_time_steps(lo, hi).stop - PAPER.dims_of_time_steps(lo, hi).start for lo, hi in PAPER.ranges] == [
+    assert [
+        PAPER.dims_of_time_steps(lo, hi).stop - PAPER.dims_of_time_steps(lo, hi).start for lo, hi in PAPER.ranges
+    ] == [
         10,
         25,
         327,
