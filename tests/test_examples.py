@@ -1,7 +1,6 @@
 """The examples run, on pictures that nobody owns, and print what the README says they do."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -106,14 +105,3 @@ def test_make_faces(tiny_folder, tmp_path):
 def test_every_example_is_run_here():
     text = Path(__file__).read_text()
     assert all(f'"{path.name}"' in text for path in EXAMPLES.glob("*.py"))
-
-
-def test_readme_commands_exist():
-    """Every `ditifeat ...` line of the README parses."""
-    from ditifeat.app.cli import _parser
-
-    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8").replace("\\\n", " ")
-    commands = [line.split("#")[0].split()[1:] for line in text.splitlines() if line.startswith("ditifeat ")]
-    assert len(commands) > 8
-    for command in commands:
-        _parser().parse_args([os.path.expandvars(word) for word in command])
