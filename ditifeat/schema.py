@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import operator
 import types
 import typing
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from ditifeat.errors import DitifeatError, ModelError
+from ditifeat.errors import DitifeatError, InputError, ModelError
 
 T = TypeVar("T")
+
+
+def integer(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
+    """An argument that must be an integer, optionally within `low..high`; NumPy's and torch's integers are.
+
+    Raises:
+        InputError: for another type (2.5, "3", True) or a value out of range, with the argument's name.
+
+    Example:
+        >>> from ditifeat.schema import integer
+        >>> integer("batch_size", np.int64(8), 1)
+        8
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise InputError(f"{name} = {value!r} must be an integer") from None
+    if (low is not None and number < low) or (high is not None and number > high):
+        bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"within {low}..{high}"
+        raise InputError(f"{name} = {number} must be {bounds}")
+    return number
 
 
 def from_dict(kind: type[T], data: Any, where: str = "") -> T:

@@ -53,11 +53,11 @@ def edits(encoders: dict[str, Encoder], out: Path, scale: float) -> None:
             raise SystemExit(f"{encoder.folder}: has no sparse attributes; train it with --labels")
         x_0 = faces(encoder, 8)[1]
         z = encoder(x_0)
-        x_T = model.invert(x_0, z, STEPS, "implicit")
+        x_T = model.invert(x_0, z, STEPS, "fixed_point")
         rows.setdefault("faces that the DM made", to_pixels(x_0))
         for name in filter(lambda name: name in report, ATTRIBUTES):
             changed = attribute_edit(z, *checked_direction(encoder, report[name]), scale)
-            made = to_pixels(model.sample(x_T, changed, STEPS, solver="implicit"))
+            made = to_pixels(model.sample(x_T, changed, STEPS, solver="fixed_point"))
             rows[f"{title}: {name.replace('_', ' ')}, strength {scale}"] = made
     save_image(sheet(rows), out / "edits.png")
 
@@ -67,13 +67,15 @@ def swaps(encoder: Encoder, out: Path) -> None:
     shares = torch.linspace(0, 1, 6)
     x_0 = faces(encoder, 6)[1]
     z = encoder(x_0)
-    x_T = encoder.model.invert(x_0[:1], z[:1], STEPS, "implicit").expand(len(shares), -1, -1, -1)
+    x_T = encoder.model.invert(x_0[:1], z[:1], STEPS, "fixed_point").expand(len(shares), -1, -1, -1)
     p = encoder.partition
     rows = {"from this face ... towards this one": to_pixels(x_0[[0, 5]])}
     for lo, hi in RANGES:
         subsets = p.subsets_of_time_steps(lo, hi)
         codes = torch.cat([subset_edit(p, z[:1], z[5:], subsets, float(share)) for share in shares])
-        rows[f"time-steps {lo}-{hi}, x_T kept"] = to_pixels(encoder.model.sample(x_T, codes, STEPS, solver="implicit"))
+        rows[f"time-steps {lo}-{hi}, x_T kept"] = to_pixels(
+            encoder.model.sample(x_T, codes, STEPS, solver="fixed_point")
+        )
     save_image(sheet(rows), out / "swaps.png")
 
 

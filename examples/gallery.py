@@ -54,10 +54,10 @@ def main() -> None:
     faces = next(batches(folder, encoder.config.image, FACES, "center"))[1]
     model, x_0 = encoder.model, load_images(faces)
     z = encoder(x_0)
-    x_T = model.invert(x_0, z, arguments.steps, "implicit")
+    x_T = model.invert(x_0, z, arguments.steps, "fixed_point")
 
     def pictures(code: torch.Tensor) -> np.ndarray:
-        return to_pixels(model.sample(x_T, code, arguments.steps, solver="implicit"))
+        return to_pixels(model.sample(x_T, code, arguments.steps, solver="fixed_point"))
 
     rows = {}
     kept = pictures(z)

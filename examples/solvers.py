@@ -21,7 +21,7 @@ import ditifeat
 from ditifeat.analysis.metrics import mse, ssim
 from ditifeat.data.batches import batches, load_images
 from ditifeat.model.diti import DiTi
-from ditifeat.model.sampling import ddim_invert, ddim_sample, implicit_invert, implicit_sample
+from ditifeat.model.sampling import ddim_invert, ddim_sample, fixed_point_invert, fixed_point_sample
 
 Result = tuple[Tensor, Tensor]  # x_T, reconstruction
 
@@ -43,9 +43,9 @@ def ddim(model: DiTi, noise: Counted, x_0: Tensor, steps: int) -> Result:
     return x_T, ddim_sample(noise, model.schedule, x_T, steps, model.codec.bounded)
 
 
-def implicit(model: DiTi, noise: Counted, x_0: Tensor, steps: int) -> Result:
-    x_T = implicit_invert(noise, model.schedule, x_0, steps)
-    return x_T, implicit_sample(noise, model.schedule, x_T, steps)
+def fixed_point(model: DiTi, noise: Counted, x_0: Tensor, steps: int) -> Result:
+    x_T = fixed_point_invert(noise, model.schedule, x_0, steps)
+    return x_T, fixed_point_sample(noise, model.schedule, x_T, steps)
 
 
 def dpm(model: DiTi, noise: Counted, x_0: Tensor, steps: int, spacing: str) -> Result:
@@ -69,11 +69,11 @@ SOLVERS: list[tuple[str, Callable[..., Result], str, int]] = [
     ("DDIM, G times c_t", ddim, "trained", 20),
     ("DPM-Solver++", partial(dpm, spacing="use_lu_lambdas"), "trained", 20),
     ("DPM-Solver++, Karras' time-steps", partial(dpm, spacing="use_karras_sigmas"), "trained", 20),
-    ("implicit, G times sqrt(1 - alpha_bar)", implicit, "published", 20),
-    ("implicit", implicit, "trained", 20),
-    ("implicit", implicit, "trained", 10),
-    ("implicit", implicit, "trained", 5),
-    ("implicit", implicit, "trained", 50),
+    ("fixed-point, G times sqrt(1 - alpha_bar)", fixed_point, "published", 20),
+    ("fixed-point", fixed_point, "trained", 20),
+    ("fixed-point", fixed_point, "trained", 10),
+    ("fixed-point", fixed_point, "trained", 5),
+    ("fixed-point", fixed_point, "trained", 50),
 ]
 
 

@@ -49,7 +49,7 @@ def test_reconstruction(dataset, tmp_path):
 
 def test_solvers(dataset, tiny_folder, tmp_path):
     out = run("solvers.py", dataset, "--skip", 38, "--model", tiny_folder, cwd=tmp_path)
-    assert "| implicit | 20 + 20 |" in out and "2 pictures" in (tmp_path / "solvers.md").read_text()
+    assert "| fixed-point | 20 + 20 |" in out and "2 pictures" in (tmp_path / "solvers.md").read_text()
 
 
 def test_figures(tmp_path):

@@ -126,7 +126,7 @@ def _add_edit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     edit.add_argument("--noise", choices=("keep", "slerp", "swap"), default="keep", help="x_T of the result")
     edit.add_argument("--steps", type=int, default=20, help="of inversion and of sampling")
-    edit.add_argument("--solver", choices=("implicit", "ddim"), default="implicit", help="ddim: as published")
+    edit.add_argument("--solver", choices=("fixed_point", "ddim"), default="fixed_point", help="ddim: as published")
     _add_model(edit)
     edit.set_defaults(run=_edit)
 

@@ -136,7 +136,7 @@ class Page:
         """
         x_0 = self._read(path, cut)
         z = self.encoder(x_0)
-        x_T = self.model.invert(x_0, z, STEPS, "implicit")
+        x_T = self.model.invert(x_0, z, STEPS, "fixed_point")
         rows = lost(self.encoder, Path(path), (100, 300, 500, 700), crop=CUTS[cut])
         ladder = sheet({f"{title}, t = 100, 300, 500, 700": row for title, row in rows.items()})
         return {"z": z.cpu().numpy(), "x_T": x_T.cpu().numpy()}, _shown(to_pixels(x_0)[0]), ladder
@@ -173,7 +173,7 @@ class Page:
             if strength:
                 weights, std = checked_direction(self.encoder, self.reports[kind][name])
                 changed = attribute_edit(changed, weights, std, strength)
-        pixels = to_pixels(self.model.sample(x_T, changed, STEPS, solver="implicit"))[0]
+        pixels = to_pixels(self.model.sample(x_T, changed, STEPS, solver="fixed_point"))[0]
         number = next(self._numbers)
         path = Path(self._folder.name) / f"edited-{number}.png"
         save_image(Image.fromarray(pixels), path)

@@ -48,8 +48,8 @@ def _rows(encoder: ditifeat.Encoder, faces: np.ndarray) -> dict[str, np.ndarray]
     codes = {"their reconstructions": z}
     for title, subsets in _thirds(encoder.partition).items():
         codes[title] = subset_edit(encoder.partition, z, z[-1:], subsets)
-    x_T = model.invert(x_0, z, STEPS, "implicit").repeat(len(codes), 1, 1, 1)
-    edited = to_pixels(model.sample(x_T, torch.cat(list(codes.values())), STEPS, solver="implicit"))
+    x_T = model.invert(x_0, z, STEPS, "fixed_point").repeat(len(codes), 1, 1, 1)
+    edited = to_pixels(model.sample(x_T, torch.cat(list(codes.values())), STEPS, solver="fixed_point"))
     return {"faces that the DM made": faces} | dict(zip(codes, np.split(edited, len(codes)), strict=True))
 
 

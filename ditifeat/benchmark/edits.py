@@ -140,10 +140,10 @@ def _edited(
     model = encoder.model
     x_0 = load_images(jury.before, encoder.device)
     z = encoder(x_0)
-    x_T = model.invert(x_0, z, steps, "implicit")
+    x_T = model.invert(x_0, z, steps, "fixed_point")
 
     def pictures(code: Tensor) -> np.ndarray:
-        return to_pixels(model.sample(x_T, code, steps, solver="implicit"))
+        return to_pixels(model.sample(x_T, code, steps, solver="fixed_point"))
 
     kept = pictures(z)
     title = f"{encoder.config.name} ({encoder.config.training.get('diti_images', '?')} images)"

@@ -51,7 +51,7 @@ def edit(
     subsets: range | None = None,
     x_T: StartNoise = "keep",
     steps: int = 20,
-    solver: Solver = "implicit",
+    solver: Solver = "fixed_point",
     batch_size: int = 16,
     crop: Crop = "model",
 ) -> Image.Image | list[Image.Image]: ...
@@ -68,7 +68,7 @@ def edit(
     subsets: range | None = None,
     x_T: StartNoise = "keep",
     steps: int = 20,
-    solver: Solver = "implicit",
+    solver: Solver = "fixed_point",
     batch_size: int = 16,
     crop: Crop = "model",
 ) -> list[Image.Image] | list[list[Image.Image]]: ...
@@ -84,7 +84,7 @@ def edit(
     subsets: range | None = None,
     x_T: StartNoise = "keep",
     steps: int = 20,
-    solver: Solver = "implicit",
+    solver: Solver = "fixed_point",
     batch_size: int = 16,
     crop: Crop = "model",
 ) -> Any:
@@ -105,7 +105,7 @@ def edit(
         x_T: "keep" the picture's own, "slerp" towards the reference's by `scale` (the published interpolation), or
             "swap" for the reference's.
         steps: of inversion and of sampling, each an evaluation of the networks.
-        solver: "implicit", whose reconstruction is close in few steps, or the published "ddim"
+        solver: "fixed_point", whose reconstruction is close in few steps, or the published "ddim"
             (`ditifeat.generative.GenerativeModel`).
         batch_size: pictures at a time.
         crop: as in `encode`.

@@ -73,7 +73,7 @@ class DiffAE(GenerativeModel):
 
     @torch.no_grad()
     def noise(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """The noise that the DM sees in `x_t` `(B, C, h, w)` select_prefix the code `z` `(B, d)`."""
+        """The noise that the DM sees in `x_t` `(B, C, h, w)` under the code `z` `(B, d)`."""
         return self.schedule.to_noise(self.unet(x_t, t, z), x_t, t)
 
     def _noise_function(self, z: Tensor | None, cumulative: bool, solver: Solver) -> Callable[[Tensor, Tensor], Tensor]:

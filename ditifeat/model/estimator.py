@@ -86,7 +86,7 @@ class ConditionalUNet(nn.Module):
         _take_code(self.unet, width)
 
     def forward(self, x_t: Tensor, t: Tensor, code: Tensor) -> Tensor:
-        """What the U-Net predicts, `(B, C, h, w)`, at `x_t`, `t` int `(B,)`, select_prefix the code `(B, d)`."""
+        """What the U-Net predicts, `(B, C, h, w)`, at `x_t`, `t` int `(B,)`, under the code `(B, d)`."""
         features = down_path(self.unet, x_t, t, self.code_embedding(code))
         return up_path(self.unet, features, features.time_embedding)
 

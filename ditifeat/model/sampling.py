@@ -1,4 +1,4 @@
-"""DDIM, there and back (Song et al. 2021; DESIGN.md section 3), as published and so that the way back is the way there."""
+"""DDIM sampling and inversion (Song et al. 2021): as published, and with an (almost) exact round trip by a fixed point."""
 
 from __future__ import annotations
 
@@ -11,22 +11,31 @@ from torch import Tensor
 
 from ditifeat.errors import InputError
 from ditifeat.model.schedule import NoiseSchedule
+from ditifeat.schema import integer
 
-Solver = Literal["ddim", "implicit"]
+Solver = Literal["ddim", "fixed_point"]
 
 # (x_t (B, C, H, W), t int64 (B,)) -> noise (B, C, H, W)
 NoiseFunction = Callable[[Tensor, Tensor], Tensor]
 
 
-def time_steps(num_time_steps: int, steps: int) -> range:
-    """`range(0, T, T // steps)`, the published spacing.
+def ddim_grid(num_time_steps: int, steps: int) -> list[int]:
+    """Rising time-steps of DDIM, exactly `steps`: `range(0, T, T // steps)` as published where `steps` divides T.
+
+    Elsewhere `floor(i T / steps)`, evenly spaced (the published range would have more: 31 for 30, 500 for 400).
 
     Raises:
-        InputError: if `steps` is not within 1..T.
+        InputError: if `steps` is not an integer within 1..T.
+
+    Example:
+        >>> from ditifeat.model.sampling import ddim_grid
+        >>> ddim_grid(1000, 4)
+        [0, 250, 500, 750]
+        >>> ddim_grid(1000, 3)
+        [0, 333, 666]
     """
-    if not 1 <= steps <= num_time_steps:
-        raise InputError(f"steps = {steps} is not within 1..{num_time_steps}")
-    return range(0, num_time_steps, num_time_steps // steps)
+    steps = integer("steps", steps, 1, num_time_steps)
+    return [i * num_time_steps // steps for i in range(steps)]
 
 
 def _ddim_step(
@@ -44,11 +53,11 @@ def _ddim_step(
 
 @torch.no_grad()
 def ddim_sample(noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tensor, steps: int, bounded: bool = True) -> Tensor:
-    """From `x_T` to `x_0`, both `(B, C, H, W)`, in `len(time_steps(T, steps))` evaluations; ends at alpha_bar = 1."""
-    ladder = time_steps(schedule.num_time_steps, steps)
-    targets = torch.cat([schedule.alpha_bar.new_ones(1), schedule.alpha_bar[list(ladder)][:-1]])
+    """From `x_T` to `x_0`, both `(B, C, H, W)`, in `steps` evaluations; ends at alpha_bar = 1."""
+    grid = ddim_grid(schedule.num_time_steps, steps)
+    targets = torch.cat([schedule.alpha_bar.new_ones(1), schedule.alpha_bar[grid][:-1]])
     x = x_T
-    for t, target in zip(reversed(ladder), reversed(list(targets)), strict=True):
+    for t, target in zip(reversed(grid), reversed(list(targets)), strict=True):
         x = _ddim_step(noise, schedule, x, t, target, bounded)
     return x
 
@@ -56,27 +65,41 @@ def ddim_sample(noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tensor, step
 @torch.no_grad()
 def ddim_invert(noise: NoiseFunction, schedule: NoiseSchedule, x_0: Tensor, steps: int, bounded: bool = True) -> Tensor:
     """From `x_0` to the `x_T` whose reverse gives it back; ends at alpha_bar = 0."""
-    ladder = time_steps(schedule.num_time_steps, steps)
-    targets = torch.cat([schedule.alpha_bar[list(ladder)][1:], schedule.alpha_bar.new_zeros(1)])
+    grid = ddim_grid(schedule.num_time_steps, steps)
+    targets = torch.cat([schedule.alpha_bar[grid][1:], schedule.alpha_bar.new_zeros(1)])
     x = x_0
-    for t, target in zip(ladder, targets, strict=True):
+    for t, target in zip(grid, targets, strict=True):
         x = _ddim_step(noise, schedule, x, t, target, bounded)
     return x
 
 
-def inversion_ladder(num_time_steps: int, steps: int) -> list[int]:
-    """`steps + 1` time-steps for the implicit solver, denser early: `0.01 T + 0.94 T (i / steps)^1.5`.
+def fixed_point_grid(num_time_steps: int, steps: int) -> list[int]:
+    """`steps + 1` rising time-steps of the fixed-point solver, denser early: `0.01 T + 0.94 T (i / steps)^1.5`.
 
-    Below its first, the DM's noise of a real picture is mostly the DM's own error, and would be carried into `x_T`.
+    Below its first, the DM's noise of a real image is mostly the DM's own error, and would be carried into `x_T`.
 
     Raises:
-        InputError: if there are not so many different time-steps.
+        InputError: if `steps` is not an integer, or there are not so many different time-steps.
+
+    Example:
+        >>> from ditifeat.model.sampling import fixed_point_grid
+        >>> fixed_point_grid(1000, 4)
+        [10, 128, 342, 621, 950]
     """
+    steps = integer("steps", steps)
+    if not _rises(num_time_steps, steps):
+        most = next((n for n in range(num_time_steps, 0, -1) if _rises(num_time_steps, n)), 0)
+        raise InputError(f"steps = {steps}: the fixed-point solver takes 1 to {most} for {num_time_steps} time-steps")
+    return _spaced(num_time_steps, steps)
+
+
+def _spaced(num_time_steps: int, steps: int) -> list[int]:
     first, last = round(0.01 * num_time_steps), round(0.95 * num_time_steps)
-    ladder = [round(first + (last - first) * (i / max(steps, 1)) ** 1.5) for i in range(steps + 1)]
-    if steps < 1 or len(set(ladder)) <= steps:
-        raise InputError(f"steps = {steps}: the implicit solver takes 1 to some {num_time_steps // 3}")
-    return ladder
+    return [round(first + (last - first) * (i / steps) ** 1.5) for i in range(steps + 1)]
+
+
+def _rises(num_time_steps: int, steps: int) -> bool:
+    return 1 <= steps <= num_time_steps and len(set(_spaced(num_time_steps, steps))) == steps + 1
 
 
 def _transfer(x: Tensor, eps: Tensor, alpha_bar: Tensor, target: Tensor) -> Tensor:
@@ -86,28 +109,28 @@ def _transfer(x: Tensor, eps: Tensor, alpha_bar: Tensor, target: Tensor) -> Tens
 
 
 @torch.no_grad()
-def implicit_sample(noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tensor, steps: int) -> Tensor:
-    """DDIM from the ladder's last time-step to its first, `steps` evaluations, without clamping; what is there is `x_0`."""
-    ladder = inversion_ladder(schedule.num_time_steps, steps)
+def fixed_point_sample(noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tensor, steps: int) -> Tensor:
+    """DDIM from the grid's last time-step to its first, `steps` evaluations, without clamping; what is there is `x_0`."""
+    grid = fixed_point_grid(schedule.num_time_steps, steps)
     x = x_T
-    for t, target in zip(ladder[:0:-1], ladder[-2::-1], strict=True):
+    for t, target in zip(grid[:0:-1], grid[-2::-1], strict=True):
         eps = noise(x, torch.full((len(x),), t, device=x.device))
         x = _transfer(x, eps, schedule.alpha_bar[t], schedule.alpha_bar[target])
-    return x / schedule.signal[ladder[0]]
+    return x / schedule.signal[grid[0]]
 
 
 @torch.no_grad()
-def implicit_invert(noise: NoiseFunction, schedule: NoiseSchedule, x_0: Tensor, steps: int) -> Tensor:
-    """Undoes `implicit_sample`, with as many evaluations.
+def fixed_point_invert(noise: NoiseFunction, schedule: NoiseSchedule, x_0: Tensor, steps: int) -> Tensor:
+    """Undoes `fixed_point_sample`, with as many evaluations.
 
     A step of sampling takes its noise where it departs. So its inverse needs the noise where it arrives, and asks for it at
     a prediction of that place by the last step's noise: one round of the fixed-point iteration of exact inversion (Pan et
     al. 2023, AIDI), from a better start.
     """
-    ladder = inversion_ladder(schedule.num_time_steps, steps)
-    x = schedule.signal[ladder[0]] * x_0
+    grid = fixed_point_grid(schedule.num_time_steps, steps)
+    x = schedule.signal[grid[0]] * x_0
     eps = None
-    for t, target in pairwise(ladder):
+    for t, target in pairwise(grid):
         here, there = schedule.alpha_bar[t], schedule.alpha_bar[target]
         predicted = x if eps is None else _transfer(x, eps, here, there)
         eps = noise(predicted, torch.full((len(x),), target, device=x.device))

@@ -116,7 +116,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 def _section(data: dict[str, Any], key: str, path: Path) -> dict[str, Tensor]:
     section = data.get(key)
     if not isinstance(section, dict) or not all(isinstance(v, Tensor) for v in section.values()):
-        raise ModelError(f"{path}: has no weights select_prefix {key!r}; it holds {', '.join(map(str, data))}")
+        raise ModelError(f"{path}: has no weights under {key!r}; it holds {', '.join(map(str, data))}")
     return section
 
 

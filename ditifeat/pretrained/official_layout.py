@@ -100,13 +100,13 @@ class _Layout:
                 n += 1
 
     def unet_tensors(self, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The DM's tensors select_prefix diffusers' names."""
+        """The DM's tensors under diffusers' names."""
         names = {"time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2"}
         names |= {"input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out"}
         return self._rename(theirs, {**names, **dict(self._blocks()), **dict(self._half_blocks(""))})
 
     def estimator_tensors(self, theirs: dict[str, Tensor], estimator: GradientEstimator) -> dict[str, Tensor]:
-        """The estimator's tensors select_prefix our names; the decoder's other tensors are the frozen DM's."""
+        """The estimator's tensors under our names; the decoder's other tensors are the frozen DM's."""
         names = {"label_emb": "code_embedding", "shift_out.0": "conv_norm_out", "shift_out.2": "conv_out"}
         names |= dict(self._half_blocks("shift_"))
         ours = {key: value for key, value in theirs.items() if key.startswith(("shift_", "label_emb."))}

@@ -17,7 +17,7 @@ from ditifeat.train.recipe import Recipe
 
 START = {
     "inferred_x_T": "its inferred x_T",
-    "implicit": "its inferred x_T, 20 + 20 evaluations of the implicit solver",
+    "fixed_point": "its inferred x_T, 20 + 20 evaluations of the fixed-point solver",
     "random_x_T": "a random x_T",
     "frozen_dm_inferred_x_T": "its inferred x_T, the frozen DM alone",
 }

@@ -24,7 +24,7 @@ RECONSTRUCTED = 16
 
 STEPS = 100
 
-FEW = 20  # evaluations each way of the implicit solver
+FEW = 20  # evaluations each way of the fixed-point solver
 
 SPARSE = 16  # dimensions an attribute, as the paper's sparse edits
 
@@ -44,7 +44,7 @@ def reconstruction(model: DiTi | DiffAE, images: Tensor, steps: int = STEPS) -> 
     x_T = torch.randn((len(images), *model.noise_shape), generator=torch.Generator().manual_seed(0)).to(images.device)
     made = {
         "inferred_x_T": model.sample(model.invert(images, z, steps), z, steps),
-        "implicit": model.sample(model.invert(images, z, FEW, "implicit"), z, FEW, solver="implicit"),
+        "fixed_point": model.sample(model.invert(images, z, FEW, "fixed_point"), z, FEW, solver="fixed_point"),
         "random_x_T": model.sample(x_T, z, steps),
     }
     if isinstance(model, DiTi):

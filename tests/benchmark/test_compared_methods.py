@@ -71,8 +71,8 @@ def test_diffae_saves_loads_and_gives_pictures_back(tmp_path):
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     z = again.encoder(images)
     assert again.sample(again.invert(images, z, 5), z, 5).shape == images.shape
-    x_T = again.invert(images, z, 5, "implicit")
-    assert again.sample(x_T, z, 5, solver="implicit").shape == images.shape
+    x_T = again.invert(images, z, 5, "fixed_point")
+    assert again.sample(x_T, z, 5, solver="fixed_point").shape == images.shape
     with pytest.raises(ditifeat.InputError, match="needs a code"):
         again.sample(torch.zeros(2, 12, 16, 16), None)
     (tmp_path / "conditional.safetensors").unlink()

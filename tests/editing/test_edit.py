@@ -44,8 +44,8 @@ def test_strength_zero_is_the_reconstruction(tiny_encoder):
     model = tiny_encoder.model
     x_0 = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
     z = tiny_encoder(x_0)
-    x_T = model.invert(x_0, z, 10, "implicit")
-    again = to_pixels(model.sample(x_T, z, 10, solver="implicit"))[0]
+    x_T = model.invert(x_0, z, 10, "fixed_point")
+    again = to_pixels(model.sample(x_T, z, 10, solver="fixed_point"))[0]
     assert difference(same, again) < 0.1 and difference(by_reference, again) < 0.1
 
 
@@ -75,7 +75,7 @@ def test_the_published_solver(tiny_encoder):
     expected = to_pixels(model.sample(model.invert(x_0, z, 10), z, 10))[0]
     edited = ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), scale=0.0, steps=10, solver="ddim")
     assert difference(edited, expected) < 0.1
-    with pytest.raises(InputError, match="ddim, implicit"):
+    with pytest.raises(InputError, match="ddim, fixed_point"):
         ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), solver="euler")
 
 

@@ -1,15 +1,17 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
 from ditifeat import InputError
 from ditifeat.model.sampling import (
+    ddim_grid,
     ddim_invert,
     ddim_sample,
-    implicit_invert,
-    implicit_sample,
-    inversion_ladder,
+    fixed_point_grid,
+    fixed_point_invert,
+    fixed_point_sample,
     slerp,
-    time_steps,
 )
 from ditifeat.model.schedule import NoiseSchedule, scheduler_betas
 
@@ -23,12 +25,26 @@ def perfect_noise(x_t, t):
     return (1 - alpha_bar).sqrt() * x_t / (alpha_bar * DEVIATION**2 + 1 - alpha_bar)
 
 
-def test_time_steps():
-    assert list(time_steps(1000, 4)) == [0, 250, 500, 750]
-    assert len(time_steps(1000, 300)) == 334  # range(0, T, T // steps), as published
-    for bad in (0, -1, 1001):
-        with pytest.raises(InputError, match="not within"):
-            time_steps(1000, bad)
+@pytest.mark.parametrize("steps", [1, 4, 8, 20, 30, 100, 300, 400, 999, 1000])
+def test_ddim_takes_exactly_the_asked_number_of_evaluations(steps):
+    grid = ddim_grid(1000, steps)
+    assert len(set(grid)) == steps and grid == sorted(grid) and grid[0] == 0 and grid[-1] < 1000
+    gaps = {b - a for a, b in pairwise([*grid, 1000])}
+    assert max(gaps) - min(gaps) <= 1
+    if 1000 % steps == 0:
+        assert grid == list(range(0, 1000, 1000 // steps))  # as published
+    asked = []
+    ddim_sample(lambda x, t: asked.append(int(t[0])) or torch.zeros_like(x), SCHEDULE, torch.zeros(1, 3, 2, 2), steps)
+    assert asked == grid[::-1]
+
+
+@pytest.mark.parametrize(
+    "steps,words",
+    [(0, "1..1000"), (-1, "1..1000"), (1001, "1..1000"), (2.5, "integer"), (True, "integer"), ("9", "integer")],
+)
+def test_ddim_steps_that_are_refused(steps, words):
+    with pytest.raises(InputError, match=rf"steps = .*{words}"):
+        ddim_grid(1000, steps)
 
 
 def test_samples_have_the_data_s_deviation():
@@ -60,24 +76,34 @@ def test_slerp():
     assert torch.allclose(slerp(a, 2 * a, 0.5), 1.5 * a)  # one direction: a straight line
 
 
-def test_implicit_ladder():
-    assert inversion_ladder(1000, 4) == [10, 128, 342, 621, 950]
-    assert len(set(inversion_ladder(1000, 100))) == 101
-    for bad in (0, -1, 1000):
-        with pytest.raises(InputError, match="implicit"):
-            inversion_ladder(1000, bad)
+def test_fixed_point_grid():
+    assert fixed_point_grid(1000, 4) == [10, 128, 342, 621, 950]
+    assert len(set(fixed_point_grid(1000, 100))) == 101
+    assert len(set(fixed_point_grid(1000, 146))) == 147
 
 
-def test_the_implicit_way_back_is_the_way_there():
+@pytest.mark.parametrize("steps", [0, -1, 147, 1000, 10**9])
+def test_the_fixed_point_solver_says_how_many_steps_it_takes(steps):
+    with pytest.raises(InputError, match=rf"steps = {steps}: the fixed-point solver takes 1 to 146 "):
+        fixed_point_grid(1000, steps)
+
+
+@pytest.mark.parametrize("steps", [2.5, True, "9", None])
+def test_fixed_point_steps_are_integers(steps):
+    with pytest.raises(InputError, match="must be an integer"):
+        fixed_point_grid(1000, steps)
+
+
+def test_fixed_point_round_trip():
     x_0 = DEVIATION * torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
-    x_T = implicit_invert(perfect_noise, SCHEDULE, x_0, 20)
-    error = float((implicit_sample(perfect_noise, SCHEDULE, x_T, 20) - x_0).square().mean())
+    x_T = fixed_point_invert(perfect_noise, SCHEDULE, x_0, 20)
+    error = float((fixed_point_sample(perfect_noise, SCHEDULE, x_T, 20) - x_0).square().mean())
     ddim = ddim_sample(perfect_noise, SCHEDULE, ddim_invert(perfect_noise, SCHEDULE, x_0, 20), 20)
     assert error < 1e-4 and error < float((ddim - x_0).square().mean()) / 10
     assert x_T.std() == pytest.approx(1, rel=0.1)
 
 
-def test_a_step_of_the_implicit_solver_against_its_formula():
+def test_a_fixed_point_step_against_its_formula():
     x_0 = torch.full((1, 1, 2, 2), 0.2)
     seen = []
 
@@ -86,8 +112,8 @@ def test_a_step_of_the_implicit_solver_against_its_formula():
         return torch.full_like(x, 0.7)
 
     a, b = (float(SCHEDULE.alpha_bar[t]) for t in (10, 950))
-    x_T = implicit_invert(noise, SCHEDULE, x_0, 1)
+    x_T = fixed_point_invert(noise, SCHEDULE, x_0, 1)
     start = a**0.5 * 0.2
     expected = b**0.5 * (start - (1 - a) ** 0.5 * 0.7) / a**0.5 + (1 - b) ** 0.5 * 0.7
     assert seen == [(950, pytest.approx(start))] and float(x_T[0, 0, 0, 0]) == pytest.approx(expected, rel=1e-5)
-    assert float(implicit_sample(noise, SCHEDULE, x_T, 1)[0, 0, 0, 0]) == pytest.approx(0.2, abs=1e-3)
+    assert float(fixed_point_sample(noise, SCHEDULE, x_T, 1)[0, 0, 0, 0]) == pytest.approx(0.2, abs=1e-3)

@@ -50,10 +50,10 @@ def test_it_reconstructs(encoder, faces):
     model = encoder.model
     z = encoder(faces[:2])
     published = model.sample(model.invert(faces[:2], z, 20), z, 20)
-    again = model.sample(model.invert(faces[:2], z, 20, "implicit"), z, 20, solver="implicit")
+    again = model.sample(model.invert(faces[:2], z, 20, "fixed_point"), z, 20, solver="fixed_point")
     errors = [float(((x - faces[:2]) / 2).square().mean()) for x in (published, again)]
     assert errors[1] < 1e-3 and errors[1] < errors[0] / 10
-    x_T = model.invert(faces[:2], z, 20, "implicit")
+    x_T = model.invert(faces[:2], z, 20, "fixed_point")
     assert x_T.std() < 1.5  # what the published inversion's is several times of, on real faces
 
 
@@ -113,7 +113,7 @@ def test_quickstart_offline(tmp_path, monkeypatch, capsys):
         raise AssertionError("a socket was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr("ditifeat.quickstart.STEPS", 15)  # the README's command takes all of them
+    monkeypatch.setattr("ditifeat.app.quickstart.STEPS", 15)  # the README's command takes all of them
     assert main(["quickstart", "--out", str(tmp_path / "q.png")]) == 0
     out = capsys.readouterr().out
     assert "(8, 512)" in out and "time-steps  100-300" in out and str(tmp_path / "q.png") in out
