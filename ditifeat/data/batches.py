@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from ditifeat.data.preprocessing import Crop, Preprocessing
-from ditifeat.data.sources import Source, sources
+from ditifeat.data.sources import Source, SourceReport, sources
 from ditifeat.errors import ImageDecodeError, InputError
+
+logger = logging.getLogger(__name__)
 
 MAX_THREADS = 8
 
@@ -29,12 +31,16 @@ def batches(
     batch_size: int,
     crop: Crop = "model",
     on_error: OnError = "raise",
+    report: SourceReport | None = None,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Names and pixels, uint8 `(B, size, size, 3)`, in order; decoded in threads a few batches ahead.
 
     Raises:
-        ImageDecodeError, InputError: for the first bad picture, unless `on_error="skip"`, which warns and goes on.
+        ImageDecodeError, InputError: for the first bad image, unless `on_error="skip"`, which logs it, adds it to `report`, and
+            goes on.
     """
+
+    report = SourceReport() if report is None else report
 
     def load(source: Source) -> np.ndarray:
         name, read = source
@@ -47,7 +53,7 @@ def batches(
     names: list[str] = []
     rows: list[np.ndarray] = []
     with ThreadPoolExecutor(threads, thread_name_prefix="ditifeat-decode") as pool:
-        for name, row in _ordered(pool, load, sources(images), ahead=2 * batch_size, on_error=on_error):
+        for name, row in _ordered(pool, load, sources(images, report), 2 * batch_size, on_error, report):
             names.append(name)
             rows.append(row)
             if len(rows) == batch_size:
@@ -63,6 +69,7 @@ def _ordered(
     items: Iterator[Source],
     ahead: int,
     on_error: OnError,
+    report: SourceReport,
 ) -> Iterator[tuple[str, np.ndarray]]:
     pending: deque[tuple[str, Future[np.ndarray]]] = deque()
 
@@ -79,7 +86,8 @@ def _ordered(
             except (ImageDecodeError, InputError) as error:
                 if on_error == "raise":
                     raise
-                warnings.warn(f"skipped: {error}", stacklevel=3)
+                logger.warning("skipped: %s", error)
+                report.skipped.append((name, str(error)))
     finally:
         for _, future in pending:
             future.cancel()

@@ -15,38 +15,38 @@ from ditifeat.errors import ImageDecodeError, InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Pillow registers 43 parsers; these are the pictures that people have.
+# Pillow registers 43 parsers; these are the images that people have.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # JPEG is MPO too, as phones write it
 
 MAX_PIXELS = 89_478_485  # where Pillow itself begins to warn of a decompression bomb
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any Pillow picture as upright 8-bit RGB; alpha is composited on white, 16-bit grey scaled to 8.
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as upright 8-bit RGB; alpha is composited on white, 16-bit grey scaled to 8.
 
     Raises:
         ImageDecodeError: for too many pixels, and for 32-bit integer or float pixels, whose range nobody knows.
     """
-    if picture.width * picture.height > MAX_PIXELS:
+    if image.width * image.height > MAX_PIXELS:
         raise ImageDecodeError(
-            f"the picture has {picture.width} x {picture.height} pixels, over the limit of {MAX_PIXELS}; make it smaller first"
+            f"the image has {image.width} x {image.height} pixels, over the limit of {MAX_PIXELS}; make it smaller first"
         )
-    if picture.mode in ("I", "F"):
+    if image.mode in ("I", "F"):
         raise ImageDecodeError(
-            f"the picture has 32-bit pixels (mode {picture.mode}), whose range is not known; save it with 8 or 16 bits a channel"
+            f"the image has 32-bit pixels (mode {image.mode}), whose range is not known; save it with 8 or 16 bits a channel"
         )
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I;16"):
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
         # convert("RGB") would clip to 255; 257 = 65535 / 255.
-        picture = Image.fromarray((np.asarray(picture).astype(np.float32) / 257).round().astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture.convert("RGB")
+        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 def decode(source: str | os.PathLike[str] | bytes | Image.Image, name: str) -> Image.Image:
-    """A picture file, its bytes, or a Pillow picture as upright 8-bit RGB; of an animation the first frame.
+    """An image file, its bytes, or a Pillow image as upright 8-bit RGB; of an animation the first frame.
 
     Raises:
         ImageDecodeError: whatever is wrong with it, with its name and the reason.
@@ -56,16 +56,16 @@ def decode(source: str | os.PathLike[str] | bytes | Image.Image, name: str) -> I
             return to_rgb(source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is an error
-            with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as picture:
-                return to_rgb(picture)
+            with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+                return to_rgb(image)
     except FileNotFoundError:
         raise ImageDecodeError(f"{name}: there is no such file") from None
     except PermissionError:
         raise ImageDecodeError(f"{name}: may not be read; check its permissions") from None
     except IsADirectoryError:
-        raise ImageDecodeError(f"{name}: is a folder, not a picture") from None
+        raise ImageDecodeError(f"{name}: is a folder, not an image") from None
     except UnidentifiedImageError:
-        raise ImageDecodeError(f"{name}: is not a picture of a known kind ({', '.join(FORMATS)})") from None
+        raise ImageDecodeError(f"{name}: is not an image of a known kind ({', '.join(FORMATS)})") from None
     except ImageDecodeError as error:
         raise ImageDecodeError(f"{name}: {error}") from None
     except Exception as error:  # corrupt bytes raise five kinds of exception in Pillow, SyntaxError among them
@@ -121,7 +121,7 @@ def tensor_to_image(tensor: Tensor) -> Image.Image:
 
 def _unit_to_bytes(array: np.ndarray, meaning: str, way_out: str) -> np.ndarray:
     if not np.isfinite(array).all():
-        raise InputError("the picture holds NaN or infinite values; mend or drop it")
+        raise InputError("the image holds NaN or infinite values; mend or drop it")
     if array.min() < -1e-3 or array.max() > 1 + 1e-3:
         raise InputError(f"values outside their range: {meaning}; {way_out}")
     return (array.clip(0, 1) * 255).round().astype(np.uint8)

@@ -18,35 +18,45 @@ if TYPE_CHECKING:
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
-    """Images `(B, 3, H, W)` in [-1, 1] to uint8 `(B, H, W, 3)`."""
+    """Convert images `(B, 3, H, W)` in [-1, 1] to uint8 `(B, H, W, 3)`.
+
+    >>> to_pixels(torch.zeros(1, 3, 2, 2)).shape
+    (1, 2, 2, 3)
+    """
     unit = (images.detach().float().cpu().clamp(-1, 1) + 1) / 2
     return (unit * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def grid(pixels: np.ndarray, columns: int) -> Image.Image:
-    """Pictures, uint8 `(B, H, W, 3)`, as one, row by row."""
+    """Arrange images, uint8 `(B, H, W, 3)`, in one, row by row; places without an image are white.
+
+    >>> grid(np.zeros((5, 8, 8, 3), np.uint8), columns=3).size
+    (24, 16)
+    """
     rows = -(-len(pixels) // columns)
     height, width = pixels.shape[1:3]
     canvas = np.full((rows * height, columns * width, 3), 255, np.uint8)
-    for i, picture in enumerate(pixels):
+    for i, image in enumerate(pixels):
         top, left = i // columns * height, i % columns * width
-        canvas[top : top + height, left : left + width] = picture
+        canvas[top : top + height, left : left + width] = image
     return Image.fromarray(canvas)
 
 
-def save_image(picture: Image.Image, path: Path) -> None:
-    """Writes a picture in the format of its suffix, whole or not at all.
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write an image atomically, in the format of its suffix.
 
     Raises:
-        InputError: for a suffix that names no picture format.
+        InputError: for a suffix that names no image format.
+
+    >>> save_image(grid(np.zeros((2, 8, 8, 3), np.uint8), columns=2), Path("grid.png"))
     """
     check_suffix(path)
     kind = {".jpg": "JPEG", ".tif": "TIFF", ".pgm": "PPM"}.get(path.suffix.lower(), path.suffix.lstrip(".").upper())
-    atomic_write(path, lambda path: picture.save(path, kind))
+    atomic_write(path, lambda path: image.save(path, kind))
 
 
 def save_animation(frames: Sequence[Image.Image], path: Path, milliseconds: int = 150) -> None:
-    """Writes pictures as an endless GIF, there and back, whole or not at all."""
+    """Write images atomically as an endless GIF that runs forwards and backwards."""
     there_and_back = [*frames[1:], *frames[-2:0:-1]]
     atomic_write(
         path,
@@ -57,13 +67,13 @@ def save_animation(frames: Sequence[Image.Image], path: Path, milliseconds: int 
 
 
 def check_suffix(path: Path) -> None:
-    """Refuses a path whose suffix names no picture format, before anything is computed for it.
+    """Refuse a path whose suffix names no image format, before anything is computed for it.
 
     Raises:
-        InputError: with the formats there are.
+        InputError: with the formats that can be written.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: pictures are saved as {', '.join(SUFFIXES)}")
+        raise InputError(f"{path}: images are saved as {', '.join(SUFFIXES)}")
 
 
 ZOOM = 2  # 64 px are small on a screen
@@ -72,7 +82,7 @@ MARGIN = 10
 
 
 def sheet(rows: dict[str, np.ndarray]) -> Image.Image:
-    """Titled rows of pictures, uint8 `(n, S, S, 3)` each, on one white page."""
+    """Arrange titled rows of images, uint8 `(n, S, S, 3)` each, on one white page."""
     font = ImageFont.load_default(13)
     side = ZOOM * next(iter(rows.values())).shape[1]
     step = side + 2 * MARGIN + 14
@@ -82,6 +92,6 @@ def sheet(rows: dict[str, np.ndarray]) -> Image.Image:
     for y, (title, row) in enumerate(rows.items()):
         draw.text((MARGIN, y * step + MARGIN), title, fill="black", font=font)
         for x, pixels in enumerate(row):
-            picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
-            page.paste(picture, (MARGIN + x * (side + MARGIN), y * step + MARGIN + 18))
+            image = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+            page.paste(image, (MARGIN + x * (side + MARGIN), y * step + MARGIN + 18))
     return page

@@ -16,12 +16,12 @@ from ditifeat.errors import InputError
 def read_labels(labels: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Attribute -> float64 values `(n,)`, in the order of the features' rows.
 
-    Labels that carry picture names (a DataFrame's index, a file's first column) are matched by name, or by the name's
+    Labels that carry image names (a DataFrame's index, a file's first column) are matched by name, or by the name's
     last part; others by order.
 
     Args:
         labels: array `(n,)` or `(n, m)`, DataFrame, `{attribute: values}`, or a path of CelebA's `list_attr_celeba.txt`
-            or of a CSV with a header and the pictures' names first.
+            or of a CSV with a header and the images' names first.
         names: the rows' names.
 
     Raises:
@@ -75,7 +75,7 @@ def _read_file(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     else:
         if not lines or not lines[0].strip().isdigit():
             raise InputError(
-                f"{path}: is neither a .csv nor of CelebA's form (a count, the attributes, one row a picture)"
+                f"{path}: is neither a .csv nor of CelebA's form (a count, the attributes, one row an image)"
             )
         header, rows = lines[1].split(), [line.split() for line in lines[2:] if line.strip()]
     if not header or not rows:
@@ -95,6 +95,6 @@ def _match(columns: dict[str, np.ndarray], keyed: list[str], names: Sequence[str
     missing = [name for name, i in zip(names, found, strict=True) if i < 0]
     if missing:
         raise InputError(
-            f"no labels for {len(missing)} of {len(names)} pictures, the first {missing[0]!r}; names must agree"
+            f"no labels for {len(missing)} of {len(names)} images, the first {missing[0]!r}; names must agree"
         )
     return {name: values[found] for name, values in columns.items()}

@@ -20,15 +20,15 @@ Crop = Literal["model", "center"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes a model's input. Part of every artefact, never guessed.
+    """How an image becomes a model's input. Part of every model folder, never guessed.
 
     Attributes:
         size: side of the square input, in pixels.
-        crop: (left, top, right, bottom) as fractions of the picture's width and height; edges are rounded to whole
-            pixels (a half goes down), so that a picture of the training size is not resampled. Of a box that is no
-            square in a picture, the central square is read: nothing is stretched.
+        crop: (left, top, right, bottom) as fractions of the image's width and height; edges are rounded to whole
+            pixels (a half goes down), so that an image of the training size is not resampled. Of a box that is no
+            square in an image, the central square is read: nothing is stretched.
         resampling: Pillow's filter, antialiased when it shrinks.
-        alignment: in words, what pictures the crop expects.
+        alignment: in words, what images the crop expects.
     """
 
     size: int
@@ -46,7 +46,7 @@ class Preprocessing:
             raise InputError(f"image: resampling {self.resampling!r} is not one of {', '.join(RESAMPLING)}")
 
     def box(self, width: int, height: int, crop: Crop = "model") -> tuple[int, int, int, int]:
-        """The pixels (left, top, right, bottom) that are read of a `width` x `height` picture."""
+        """The pixels (left, top, right, bottom) that are read of a `width` x `height` image."""
         fractions = self.crop if crop == "model" else (0, 0, 1, 1)
         left, top, right, bottom = (
             math.ceil(fraction * side - 0.5 - 1e-6)
@@ -56,17 +56,17 @@ class Preprocessing:
         left, top = left + (right - left - side) // 2, top + (bottom - top - side) // 2
         return left, top, left + side, top + side
 
-    def apply(self, picture: Image.Image, crop: Crop = "model") -> np.ndarray:
-        """RGB picture to uint8 `(size, size, 3)`.
+    def apply(self, image: Image.Image, crop: Crop = "model") -> np.ndarray:
+        """RGB image to uint8 `(size, size, 3)`.
 
         Raises:
             ImageDecodeError: if fewer than 8 pixels a side would be read.
         """
-        box = self.box(*picture.size, crop)
+        box = self.box(*image.size, crop)
         if box[2] - box[0] < MIN_SIDE:
             raise ImageDecodeError(
-                f"the picture has {picture.size[0]} x {picture.size[1]} pixels, of which {box} would be read: "
+                f"the image has {image.size[0]} x {image.size[1]} pixels, of which {box} would be read: "
                 f"under {MIN_SIDE} a side there is nothing to encode"
             )
         resampling = Image.Resampling[self.resampling.upper()]
-        return np.asarray(picture.resize((self.size, self.size), resampling, box=box))
+        return np.asarray(image.resize((self.size, self.size), resampling, box=box))

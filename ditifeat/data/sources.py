@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +23,34 @@ if TYPE_CHECKING:
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
+@dataclass
+class SourceReport:
+    """What a call left out of its images, and why.
+
+    Attributes:
+        skipped: names and reasons of images that could not be decoded, under `on_error="skip"`.
+        left_out: how many files were no images, by their suffix or kind.
+
+    >>> report = SourceReport([("broken.png", "is damaged")], Counter({".txt": 2}))
+    >>> print(report)
+    1 image skipped: broken.png; left out: 2 .txt
+    """
+
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.skipped:
+            names = ", ".join(name for name, _ in self.skipped[:3]) + (", ..." if len(self.skipped) > 3 else "")
+            parts.append(f"{len(self.skipped)} image{'s' * (len(self.skipped) > 1)} skipped: {names}")
+        if self.left_out:
+            parts.append("left out: " + ", ".join(f"{count} {kind}" for kind, count in self.left_out.most_common()))
+        return "; ".join(parts) or "nothing left out"
+
+
 def list_folder(folder: str | os.PathLike[str]) -> list[Path]:
-    """The picture files below `folder`, sorted by their path from it; hidden ones are left out.
+    """The image files below `folder`, sorted by their path from it; hidden ones are left out.
 
     Raises:
         InputError: if a folder cannot be read.
@@ -39,23 +67,25 @@ def list_folder(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
 
-# A source is a picture's name and a function that reads it, so that decoding can happen in a thread.
+# A source is an image's name and a function that reads it, so that decoding can happen in a thread.
 Source = tuple[str, Callable[[], Image.Image]]
 
 
 def is_single(images: Any) -> bool:
-    """Whether `images` is one picture, whose features are one row: a file, a Pillow picture, one array or tensor."""
+    """Whether `images` is one image, whose features are one row: a file, a Pillow image, one array or tensor."""
     if isinstance(images, str | os.PathLike):
         return not (os.path.isdir(images) or str(images).endswith(".tar"))
     return isinstance(images, Image.Image) or getattr(images, "ndim", 4) in (2, 3)
 
 
-def sources(images: Any) -> Iterator[Source]:
-    """The named pictures of whatever a user has.
+def sources(images: Any, report: SourceReport | None = None) -> Iterator[Source]:
+    """The named images of whatever a user has.
 
     Args:
-        images: a path of a picture, folder or `.tar`; a Pillow picture; an array `(H, W, 3)` or `(N, H, W, 3)`; a tensor
+        images: a path of an image, folder or `.tar`; a Pillow image; an array `(H, W, 3)` or `(N, H, W, 3)`; a tensor
             `(3, H, W)` or `(N, 3, H, W)`; or an iterable of any of these. See `array_to_image` for types and ranges.
+
+        report: takes what is left out.
 
     Raises:
         InputError, ImageDecodeError: for anything else.
@@ -70,7 +100,7 @@ def _sources(images: Any) -> Iterator[Source]:
         yield from _path_sources(images)
     elif isinstance(images, Image.Image):
         name = getattr(images, "filename", "")
-        yield name, partial(decode, images, name or "the picture")
+        yield name, partial(decode, images, name or "the image")
     elif isinstance(images, np.ndarray):
         rows = images if images.ndim == 4 else [images]
         yield from (("", partial(array_to_image, row)) for row in rows)
@@ -81,7 +111,7 @@ def _sources(images: Any) -> Iterator[Source]:
         for image in images:
             yield from _sources(image)
     else:
-        raise InputError(f"{type(images).__name__} is not a picture; pass a path, folder, PIL picture, array or tensor")
+        raise InputError(f"{type(images).__name__} is not an image; pass a path, folder, PIL image, array or tensor")
 
 
 def _path_sources(path: str | os.PathLike[str]) -> Iterator[Source]:
@@ -102,4 +132,4 @@ def _tar_sources(path: str | os.PathLike[str]) -> Iterator[Source]:
                     data = tar.extractfile(member).read()  # type: ignore[union-attr]
                     yield member.name, partial(decode, data, f"{path}/{member.name}")
     except (OSError, tarfile.TarError) as error:
-        raise InputError(f"{path}: cannot be read as a tar of pictures ({error})") from error
+        raise InputError(f"{path}: cannot be read as a tar of images ({error})") from error

@@ -1,4 +1,4 @@
-"""Every trap of reading pictures, each with its clear error or the right result."""
+"""Every trap of reading images, each with its clear error or the right result."""
 
 import os
 import struct
@@ -15,7 +15,7 @@ from ditifeat.data.batches import batches
 from ditifeat.data.decode import MAX_PIXELS, array_to_image, decode, tensor_to_image, to_rgb
 from ditifeat.data.drawing import grid, save_image
 from ditifeat.data.preprocessing import Preprocessing
-from ditifeat.data.sources import list_folder, sources
+from ditifeat.data.sources import SourceReport, list_folder, sources
 from tests.conftest import make_picture
 
 
@@ -51,23 +51,23 @@ def test_alpha_is_composited_on_white(tmp_path):
 
 
 def test_exif_orientation_is_applied(tmp_path):
-    picture = make_picture(width=30, height=20)
+    image = make_picture(width=30, height=20)
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 270 degrees to see it upright
-    picture.save(tmp_path / "turned.png", exif=exif)
-    upright = np.asarray(picture.transpose(Image.Transpose.ROTATE_270))
+    image.save(tmp_path / "turned.png", exif=exif)
+    upright = np.asarray(image.transpose(Image.Transpose.ROTATE_270))
     assert np.array_equal(read(tmp_path / "turned.png"), upright)
     with Image.open(tmp_path / "turned.png") as opened:
         assert np.array_equal(np.asarray(to_rgb(opened)), upright)
 
 
 def test_other_colours(tmp_path):
-    picture = make_picture()
-    picture.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
-    assert np.abs(read(tmp_path / "cmyk.jpg").astype(int) - np.asarray(picture)).mean() < 12
-    picture.convert("L").save(tmp_path / "grey.png")
-    assert np.array_equal(read(tmp_path / "grey.png")[..., 1], np.asarray(picture.convert("L")))
-    picture.convert("1").save(tmp_path / "bits.png")
+    image = make_picture()
+    image.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    assert np.abs(read(tmp_path / "cmyk.jpg").astype(int) - np.asarray(image)).mean() < 12
+    image.convert("L").save(tmp_path / "grey.png")
+    assert np.array_equal(read(tmp_path / "grey.png")[..., 1], np.asarray(image.convert("L")))
+    image.convert("1").save(tmp_path / "bits.png")
     assert set(np.unique(read(tmp_path / "bits.png"))) <= {0, 255}
 
 
@@ -80,12 +80,12 @@ def test_of_an_animation_the_first_frame(tmp_path):
 @pytest.mark.parametrize(
     "name,content,words",
     [
-        ("empty.jpg", b"", "not a picture"),
-        ("text.png", b"hello", "not a picture"),
-        ("script.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture"),
+        ("empty.jpg", b"", "not an image"),
+        ("text.png", b"hello", "not an image"),
+        ("script.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
     ],
 )
-def test_what_is_no_picture(tmp_path, name, content, words):
+def test_what_is_no_image(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ImageDecodeError, match=f"{name}.*{words}"):
         read(tmp_path / name)
@@ -200,14 +200,14 @@ def test_a_tensor_without_dark_values_warns():
 
 
 def test_every_kind_of_input_gives_the_same_pixels(tmp_path):
-    picture = make_picture()
-    picture.save(tmp_path / "x.png")
-    pixels = np.asarray(picture)
+    image = make_picture()
+    image.save(tmp_path / "x.png")
+    pixels = np.asarray(image)
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     kinds = [
         tmp_path / "x.png",
         str(tmp_path / "x.png"),
-        picture,
+        image,
         pixels,
         pixels[None],
         pixels / 255,
@@ -215,12 +215,12 @@ def test_every_kind_of_input_gives_the_same_pixels(tmp_path):
         tensor,
         tensor[None],
         tensor / 127.5 - 1,
-        [picture],
+        [image],
         iter([pixels]),
         (p for p in [tmp_path / "x.png"]),
         tmp_path,
     ]
-    expected = Preprocessing(32).apply(picture)
+    expected = Preprocessing(32).apply(image)
     for kind in kinds:
         rows = [row for _, batch in batches(kind, Preprocessing(32), 4) for row in batch]
         assert len(rows) == 1 and np.array_equal(rows[0], expected), kind
@@ -235,7 +235,7 @@ def test_grey_and_rgba_arrays():
 
 @pytest.mark.parametrize("thing", [3, None, b"bytes", {"a": 1}])
 def test_other_things_are_refused(thing):
-    with pytest.raises(InputError, match="is not a picture"):
+    with pytest.raises(InputError, match="is not an image"):
         list(sources(thing))
 
 
@@ -244,10 +244,10 @@ def test_crop_is_that_of_the_paper_without_resampling():
     preprocessing = Preprocessing(64, crop)
     assert preprocessing.box(178, 218) == (25, 57, 153, 185)
     assert preprocessing.box(89, 109) == (12, 28, 76, 92)
-    picture = make_picture(width=89, height=109)
-    assert np.array_equal(preprocessing.apply(picture), np.asarray(picture)[28:92, 12:76])
+    image = make_picture(width=89, height=109)
+    assert np.array_equal(preprocessing.apply(image), np.asarray(image)[28:92, 12:76])
     assert preprocessing.box(100, 60, "center") == (20, 0, 80, 60)
-    assert not np.array_equal(preprocessing.apply(picture), preprocessing.apply(picture, "center"))
+    assert not np.array_equal(preprocessing.apply(image), preprocessing.apply(image, "center"))
 
 
 def test_nothing_is_stretched():
@@ -289,14 +289,17 @@ def test_tar(photos, tmp_path):
         list(sources(tmp_path / "broken.tar"))
 
 
-def test_bad_pictures_can_be_skipped(tmp_path):
+def test_bad_images_can_be_skipped(tmp_path, caplog):
     for i in range(5):
         make_picture(i).save(tmp_path / f"{i}.png")
     (tmp_path / "2.png").write_bytes(b"broken")
     with pytest.raises(ImageDecodeError, match=r"2\.png"):
         list(batches(tmp_path, Preprocessing(32), 2))
-    with pytest.warns(UserWarning, match=r"skipped: .*2\.png"):
-        found = [name for names, _ in batches(tmp_path, Preprocessing(32), 2, on_error="skip") for name in names]
+    report = SourceReport()
+    stream = batches(tmp_path, Preprocessing(32), 2, on_error="skip", report=report)
+    found = [name for names, _ in stream for name in names]
+    assert "skipped:" in caplog.text and "2.png" in caplog.text
+    assert [name for name, _ in report.skipped] == ["2.png"] and "2.png" in str(report)
     assert found == ["0.png", "1.png", "3.png", "4.png"]
 
 
@@ -309,12 +312,12 @@ def test_bad_arrays_are_named_by_their_place():
 def test_reading_runs_only_a_little_ahead():
     read = []
 
-    def pictures():
+    def images():
         for i in range(1000):
             read.append(i)
             yield make_picture(i % 3)
 
-    stream = batches(pictures(), Preprocessing(32), 4)
+    stream = batches(images(), Preprocessing(32), 4)
     next(stream)
     stream.close()
     assert len(read) < 20
