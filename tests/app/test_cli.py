@@ -53,7 +53,7 @@ def test_encode_probe_edit(tiny_folder, photos, labels, tmp_path, capsys):
         (("encode", "{photos}", "--out", "{tmp}/x.csv"), "npz or .safetensors"),
         (("encode", "{photos}", "--out", "{tmp}/x.npz", "--model", "nonsense"), "neither a folder"),
         (("probe", "{tmp}/x.npz", "{tmp}/labels.txt"), "x.npz: there is no such file"),
-        (("edit", "{photos}/00.png", "--out", "{tmp}/x.txt", "--reference", "y"), "pictures are saved as"),
+        (("edit", "{photos}/00.png", "--out", "{tmp}/x.txt", "--reference", "y"), "images are saved as"),
         (("edit", "{photos}/00.png", "--out", "{tmp}/x.png", "--attribute", "Odd"), "Odd"),
         (
             ("edit", "{photos}/00.png", "--out", "{tmp}/x.png", "--attribute", "Odd", "--model", "{model}"),
@@ -64,7 +64,7 @@ def test_encode_probe_edit(tiny_folder, photos, labels, tmp_path, capsys):
         (("convert", "--checkpoint", "{tmp}", "--dm", "{tmp}", "--out", "{tmp}/new"), "config.yml"),
         (("convert", "--checkpoint", "{tmp}", "--dm", "{tmp}", "--out", "{tmp}"), "exists already"),
         (("info", "{tmp}"), "no config.json"),
-        (("quickstart", "--out", "{tmp}/x.doc"), "pictures are saved as"),
+        (("quickstart", "--out", "{tmp}/x.doc"), "images are saved as"),
     ],
 )
 def test_mistakes_get_one_line_and_code_2(arguments, words, tiny_folder, photos, tmp_path, capsys):
