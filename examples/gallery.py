@@ -1,7 +1,7 @@
-"""Edits by attribute of faces that the bundled DM made: python examples/gallery.py --out gallery.png
+"""Draw edits by attribute of faces that the bundled DM generated: python examples/gallery.py --out gallery.png
 
-Moves the faces against and along each attribute's direction, and shows them beside their reconstructions. The directions are
-those that came with the model, or a report of `ditifeat probe`.
+Each row is an attribute, each face a triple: less of it, the reconstruction, more of it. The directions are those that came with
+the model, with 16 dimensions per attribute, or those of a report of `ditifeat probe`.
 """
 
 import argparse
@@ -9,38 +9,22 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import ditifeat
-from ditifeat.data.batches import batches, load_images
-from ditifeat.data.drawing import save_image, sheet, to_pixels
-from ditifeat.editing.edit import attribute_edit, checked_direction
+from ditifeat.data.drawing import save_image, sheet
 
-ATTRIBUTES = [
-    "Blond_Hair",
-    "Black_Hair",
-    "Brown_Hair",
-    "Gray_Hair",
-    "Pale_Skin",
-    "Male",
-    "Bangs",
-    "Bald",
-    "Wearing_Hat",
-    "Rosy_Cheeks",
-    "Young",
-    "Wearing_Lipstick",
-    "Smiling",
-    "Eyeglasses",
-]
-FACES = 3
+ATTRIBUTES = (
+    *("Blond_Hair", "Black_Hair", "Brown_Hair", "Gray_Hair", "Pale_Skin", "Male", "Bangs", "Bald", "Wearing_Hat"),
+    *("Rosy_Cheeks", "Young", "Wearing_Lipstick", "Smiling", "Eyeglasses"),
+)
 
 
-@torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--attributes", nargs="+", default=ATTRIBUTES)
     parser.add_argument("--report", type=Path, help="of ditifeat probe; the model's own sparse attributes by default")
     parser.add_argument("--model", help="as ditifeat.load_encoder takes it; the bundled model by default")
+    parser.add_argument("--faces", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("gallery.png"))
@@ -49,25 +33,16 @@ def main() -> None:
     encoder = ditifeat.load_encoder(arguments.model)
     report = ditifeat.ProbeReport.load(arguments.report) if arguments.report else encoder.attributes(sparse=True)
     if report is None:
-        raise SystemExit(f"{encoder.folder}: has no sparse attributes; give a --report")
-    folder = Path(str(resources.files("ditifeat.pretrained") / "weights" / "faces"))
-    faces = next(batches(folder, encoder.config.image, FACES, "center"))[1]
-    model, x_0 = encoder.model, load_images(faces)
-    z = encoder(x_0)
-    x_T = model.invert(x_0, z, arguments.steps, "fixed_point")
-
-    def pictures(code: torch.Tensor) -> np.ndarray:
-        return to_pixels(model.sample(x_T, code, arguments.steps, solver="fixed_point"))
-
+        raise SystemExit(f"{encoder.config.name}: has no sparse attributes; give a --report")
+    faces = sorted(Path(str(resources.files("ditifeat.pretrained") / "weights" / "faces")).glob("*.png"))
+    scales = [-arguments.scale, 0.0, arguments.scale]
     rows = {}
-    kept = pictures(z)
     for name in arguments.attributes:
-        weights, std = checked_direction(encoder, report[name])
-        less, more = (pictures(attribute_edit(z, weights, std, s * arguments.scale)) for s in (-1, 1))
-        # Each face as a triple: less, as it is, more.
-        rows[f"{name.replace('_', ' ')}: less, reconstruction, more"] = np.stack([less, kept, more], axis=1).reshape(
-            -1, *kept.shape[1:]
+        triples = ditifeat.edit(
+            encoder, faces[: arguments.faces], report[name], scale=scales, steps=arguments.steps, crop="center"
         )
+        images = np.stack([np.asarray(image) for triple in triples for image in triple])
+        rows[f"{name.replace('_', ' ')}: less, reconstruction, more"] = images
     save_image(sheet(rows), arguments.out)
     print(f"{arguments.out}: {', '.join(arguments.attributes)}, strength {arguments.scale}")
 

@@ -1,4 +1,4 @@
-"""A model folder in half precision, card and all: python examples/half_precision.py RUN/model OUT"""
+"""Write a model folder in half precision, its card and attributes too: python examples/half_precision.py RUN/model OUT"""
 
 import argparse
 import shutil

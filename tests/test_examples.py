@@ -1,31 +1,59 @@
-"""The examples run, on pictures that nobody owns, and print what the README says they do."""
+"""Every example is run, with inputs that are made here, and prints and writes what it says."""
 
 import json
-import subprocess
+import runpy
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
+from ditifeat.app.cli import main
 from ditifeat.model.encoders import EncoderSpec
 from tests.conftest import make_picture, tiny_recipe
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-FACES = Path(__file__).parents[1] / "ditifeat" / "pretrained" / "weights" / "faces"
+slow = pytest.mark.slow
 
-
-def run(name, *arguments, cwd):
-    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+# Name, arguments, what it prints, what it writes. {data}: a folder of images; {tiny}: a model folder.
+CASES = [
+    pytest.param("edit_seconds.py", "", "next edit: ", [], marks=slow),
+    ("gallery.py", "--attributes Blond_Hair --faces 1 --steps 2", "gallery.png: Blond_Hair", ["gallery.png"]),
+    pytest.param(
+        "paper_figures.py",
+        "--faces 2 --steps 2",
+        "figures: edits.png",
+        ["figures/edits.png", "figures/swaps.png", "figures/weights.png"],
+        marks=slow,
+    ),
+    pytest.param("solvers.py", "{data} --skip 39 --model {tiny}", "| fixed-point | 20 + 20 |", [], marks=slow),
+    (
+        "dm_samples.py",
+        "{data} --skip 24 --count 8 --steps 3 --model {tiny}",
+        "16 held-out images\n  8 samples, 3 steps: ",
+        ["samples.png"],
+    ),
+    (
+        "make_faces.py",
+        "faces --model {tiny} --seeds 3 5 --steps 2",
+        "faces: 2 images",
+        ["faces/face003.png", "faces/face005.png"],
+    ),
+    ("half_precision.py", "{tiny} half", "half: ", ["half/model.safetensors", "half/estimator.safetensors"]),
+    (
+        "classify_folders.py",
+        "{classes} --model {tiny} --time-steps 0 500 --folds 2",
+        "12 images, 2 classes: accuracy ",
+        [],
+    ),
+]
 
 
 @pytest.fixture
-def dataset(tmp_path):
-    """Forty pictures in a folder with a file of attributes in CelebA's form."""
+def data(tmp_path):
+    """Forty images in a folder, and a file of attributes in CelebA's form."""
     folder = tmp_path / "data"
     folder.mkdir()
     rows = []
@@ -36,72 +64,55 @@ def dataset(tmp_path):
     return folder
 
 
-def test_readme_example(dataset, tmp_path):
-    run("readme.py", dataset, dataset / "list_attr.txt", "Odd", cwd=tmp_path)
-    for name in ("probe.png", "edited.png", "swap.png"):
-        assert (tmp_path / name).stat().st_size > 500
+@pytest.fixture
+def classes(tmp_path):
+    """Dark and bright images, in one folder each."""
+    for name, level in (("dark", 40), ("bright", 200)):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        for i in range(6):
+            Image.new("RGB", (40, 40), (level + i,) * 3).save(tmp_path / "classes" / name / f"{i}.png")
+    return tmp_path / "classes"
 
 
-def test_reconstruction(dataset, tmp_path):
-    out = run("reconstruction.py", dataset, "--skip", 38, "--steps", 4, cwd=tmp_path)
-    assert "inferred x_T: MSE" in out and "2 pictures" in out
+def run(monkeypatch, capsys, folder, name, *arguments):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    return capsys.readouterr().out
 
 
-def test_solvers(dataset, tiny_folder, tmp_path):
-    out = run("solvers.py", dataset, "--skip", 38, "--model", tiny_folder, cwd=tmp_path)
-    assert "| fixed-point | 20 + 20 |" in out and "2 pictures" in (tmp_path / "solvers.md").read_text()
+@pytest.mark.parametrize(("name", "arguments", "printed", "written"), CASES)
+def test_example(name, arguments, printed, written, data, classes, tiny_folder, tmp_path, monkeypatch, capsys):
+    words = arguments.format(data=data, classes=classes, tiny=tiny_folder).split()
+    assert printed in run(monkeypatch, capsys, tmp_path, name, *words)
+    for file in written:
+        assert (tmp_path / file).stat().st_size > 500
 
 
-def test_figures(tmp_path):
-    out = run("figures.py", "--out", "figures", cwd=tmp_path)
-    assert "edits.png" in out
-    for name in ("lost", "edits", "swaps", "weights"):
-        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000
-
-
-def test_edit_seconds(tmp_path):
-    assert "next edit" in run("edit_seconds.py", cwd=tmp_path)
-
-
-def test_learning_curve(dataset, tmp_path):
-    recipe = tmp_path / "tiny.yaml"
-    down_path = EncoderSpec((32, 32), style="residual", layers=1, unshuffle=2)
-    recipe.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(tiny_recipe(encoder=down_path))))))
-    main = ["train", recipe, "--data", dataset, "--out", tmp_path / "run"]
-    done = subprocess.run(
-        [sys.executable, "-m", "ditifeat", *map(str, main)], capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    options = ["--train-first", 30]
-    for stage in ("diti-run", "dm-run"):
-        options += ["--run", recipe, tmp_path / "run" / stage]
-    out = run("learning_curve.py", dataset, dataset / "list_attr.txt", *options, cwd=tmp_path)
-    assert "| tiny | 80 |" in out and "| tiny, DM's down path |" in out
-    assert (tmp_path / "curve.png").stat().st_size > 5000
-
-
-def test_dm_samples(dataset, tiny_folder, tmp_path):
-    out = run("dm_samples.py", dataset, "--skip", 24, "--count", 8, "--steps", 3, "--model", tiny_folder, cwd=tmp_path)
-    assert "held-out pictures" in out and "8 samples" in out
-    assert (tmp_path / "samples.png").stat().st_size > 1000
-
-
-def test_gallery(tmp_path):
-    out = run("gallery.py", "--attributes", "Blond_Hair", "--steps", 2, cwd=tmp_path)
-    assert "Blond_Hair" in out and (tmp_path / "gallery.png").stat().st_size > 5000
-
-
-def test_half_precision(tiny_folder, tmp_path):
-    assert "MB" in run("half_precision.py", tiny_folder, tmp_path / "half", cwd=tmp_path)
+def test_half_precision_halves(tiny_folder, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, capsys, tmp_path, "half_precision.py", tiny_folder, "half")
     sizes = [(folder / "estimator.safetensors").stat().st_size for folder in (tiny_folder, tmp_path / "half")]
     assert sizes[1] < 0.6 * sizes[0]
 
 
-def test_make_faces(tiny_folder, tmp_path):
-    run("make_faces.py", "faces", "--model", tiny_folder, "--seeds", 3, 5, "--steps", 2, cwd=tmp_path)
-    assert [p.name for p in sorted((tmp_path / "faces").iterdir())] == ["face003.png", "face005.png"]
+@slow
+def test_learning_curve(data, tmp_path, monkeypatch, capsys):
+    recipe = tmp_path / "tiny.yaml"
+    down_path = EncoderSpec((32, 32), style="residual", layers=1, unshuffle=2)
+    recipe.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(tiny_recipe(encoder=down_path))))))
+    assert main(["train", str(recipe), "--data", str(data), "--out", str(tmp_path / "run")]) == 0
+    runs = [word for stage in ("diti-run", "dm-run") for word in ("--run", recipe, tmp_path / "run" / stage)]
+    options = [data, data / "list_attr.txt", "--train-first", 30, *runs]
+    out = run(monkeypatch, capsys, tmp_path, "learning_curve.py", *options)
+    assert "| tiny | 80 |" in out and "| tiny, DM's down path |" in out
+    assert (tmp_path / "curve.png").stat().st_size > 5000
 
 
-def test_every_example_is_run_here():
-    text = Path(__file__).read_text()
-    assert all(f'"{path.name}"' in text for path in EXAMPLES.glob("*.py"))
+def test_every_example_has_a_case():
+    cases = {getattr(case, "values", case)[0] for case in CASES} | {"learning_curve.py"}
+    assert cases == {path.name for path in EXAMPLES.glob("*.py")}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_examples_are_short(path):
+    assert len(path.read_text("utf-8").splitlines()) <= 80
