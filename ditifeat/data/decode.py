@@ -18,6 +18,26 @@ if TYPE_CHECKING:
 # Pillow registers 43 parsers; these are the images that people have.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # JPEG is MPO too, as phones write it
 
+SUFFIXES = (
+    *(
+        ".apng",
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".jfif",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".mpo",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+    ),
+    *(".ppm", ".tif", ".tiff", ".webp"),
+)
+
 MAX_PIXELS = 89_478_485  # where Pillow itself begins to warn of a decompression bomb
 
 

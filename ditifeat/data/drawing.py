@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ditifeat.data.sources import SUFFIXES
 from ditifeat.errors import InputError
 from ditifeat.files import atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+WRITABLE = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
@@ -72,8 +74,8 @@ def check_suffix(path: Path) -> None:
     Raises:
         InputError: with the formats that can be written.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: images are saved as {', '.join(SUFFIXES)}")
+    if path.suffix.lower() not in WRITABLE:
+        raise InputError(f"{path}: images are saved as {', '.join(WRITABLE)}")
 
 
 ZOOM = 2  # 64 px are small on a screen

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ditifeat.data.decode import array_to_image, decode, tensor_to_image
+from ditifeat.data.decode import SUFFIXES, array_to_image, decode, tensor_to_image
 from ditifeat.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass
