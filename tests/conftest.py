@@ -52,7 +52,7 @@ def random_model(recipe):
 
     model = build_diti(recipe, build_dm(recipe), DMReference())
     generator = torch.Generator().manual_seed(1)
-    for parameter in (*model.estimator.conv_out.parameters(), *model.encoder[-1].parameters()):
+    for parameter in (*model.estimator.conv_out.parameters(), *model.encoder.head.parameters()):
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
     return model.requires_grad_(False).eval()
 

@@ -80,12 +80,15 @@ def test_folders_that_are_no_model(tmp_path):
 @pytest.mark.parametrize(
     "update,words",
     [
-        (lambda t: t.pop("encoder.0.weight"), r"missing: 0\.weight"),
-        (lambda t: t.update({"encoder.9.weight": torch.zeros(3)}), r"unknown: 9\.weight"),
+        (lambda t: t.pop("encoder.trunk.0.weight"), r"missing: trunk\.0\.weight"),
+        (lambda t: t.update({"encoder.trunk.9.weight": torch.zeros(3)}), r"unknown: trunk\.9\.weight"),
         (lambda t: t.update({"optimiser": torch.zeros(3)}), "unknown tensor optimiser"),
-        (lambda t: t.update({"encoder.0.weight": torch.zeros(2, 3, 3, 3)}), r"0\.weight has shape \(2, 3, 3, 3\)"),
-        (lambda t: t.update({"encoder.0.bias": torch.zeros(32, dtype=torch.int32)}), r"of type torch\.int32"),
-        (lambda t: t.update({"encoder.0.bias": torch.full((32,), float("nan"))}), "NaN"),
+        (
+            lambda t: t.update({"encoder.trunk.0.weight": torch.zeros(2, 3, 3, 3)}),
+            r"trunk\.0\.weight has shape \(2, 3, 3, 3\)",
+        ),
+        (lambda t: t.update({"encoder.trunk.0.bias": torch.zeros(32, dtype=torch.int32)}), r"of type torch\.int32"),
+        (lambda t: t.update({"encoder.trunk.0.bias": torch.full((32,), float("nan"))}), "NaN"),
         (lambda t: t.pop("code.mean"), r"code\.mean and code\.std must be there"),
         (lambda t: t.update({"code.std": torch.zeros(32)}), "std above 0"),
     ],

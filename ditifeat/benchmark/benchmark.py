@@ -115,7 +115,7 @@ def _baselines(encoder: Encoder, array: np.ndarray, targets: dict[str, np.ndarra
     binary = np.stack([(y == y.max()) for y in targets.values()], axis=1).astype(np.float64)
     d = encoder.config.latent_dim
     codes = {"floor: PCA of 32 x 32 pixels": baselines.pca(array, first, d)}
-    if encoder.config.encoder.mirrored:
+    if encoder.config.encoder.flip_average:
         codes["floor: PCA of 32 x 32 pixels, mirrored"] = baselines.pca(array, first, d, mirrored=True)
     model = encoder.model if encoder.config.method == "diti" else None
     if isinstance(model, DiTi):

@@ -43,8 +43,8 @@ class AttributeClassifier(nn.Module):
         return self.network(images)
 
     def features(self, images: Tensor) -> Tensor:
-        """What the last layer reads, averaged over space: `(B, 256)`."""
-        return self.network[:-2](images).mean((2, 3))
+        """What the head reads, averaged over space: `(B, 256)`."""
+        return self.network.trunk(images).mean((2, 3))
 
 
 def train_classifier(

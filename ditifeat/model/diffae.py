@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ditifeat.errors import InputError, ModelError
 from ditifeat.files import load_strictly, read_json, read_tensors, write_tensors, write_text
 from ditifeat.model.codec import PixelCodec
 from ditifeat.model.config import ModelConfig, read_config, write_config
 from ditifeat.model.diffusion import read_unet_config
-from ditifeat.model.encoders import read_encoder, write_encoder
+from ditifeat.model.encoders import EncoderNetwork, read_encoder, write_encoder
 from ditifeat.model.estimator import ConditionalUNet
 from ditifeat.model.generative import GenerativeModel
 from ditifeat.model.sampling import Solver
@@ -44,7 +44,7 @@ class DiffAE(GenerativeModel):
         self,
         config: ModelConfig,
         unet: ConditionalUNet,
-        encoder: nn.Module,
+        encoder: EncoderNetwork,
         scheduler: dict[str, object],
         codec: PixelCodec,
     ):

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ditifeat.errors import InputError, ModelError
 from ditifeat.files import load_strictly, read_tensors, write_tensors
 from ditifeat.model.codec import VAECodec, load_codec
 from ditifeat.model.config import ModelConfig, read_config, write_config
 from ditifeat.model.diffusion import DiffusionModel
-from ditifeat.model.encoders import read_encoder, write_encoder
+from ditifeat.model.encoders import EncoderNetwork, read_encoder, write_encoder
 from ditifeat.model.estimator import GradientEstimator
 from ditifeat.model.generative import GenerativeModel
 from ditifeat.model.sampling import Solver
@@ -56,7 +56,7 @@ class DiTi(GenerativeModel):
     cumulative_masks: Tensor
     subset_masks: Tensor
 
-    def __init__(self, config: ModelConfig, dm: DiffusionModel, encoder: nn.Module, estimator: GradientEstimator):
+    def __init__(self, config: ModelConfig, dm: DiffusionModel, encoder: EncoderNetwork, estimator: GradientEstimator):
         super().__init__()
         if dm.schedule.num_time_steps != config.partition.num_time_steps:
             raise ModelError(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ditifeat.model.config import ModelConfig, write_config
-from ditifeat.model.encoders import write_encoder
+from ditifeat.model.encoders import EncoderNetwork, write_encoder
 
 
 class EncoderOnly(nn.Module):
@@ -23,7 +23,7 @@ class EncoderOnly(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: ModelConfig, encoder: nn.Module):
+    def __init__(self, config: ModelConfig, encoder: EncoderNetwork):
         super().__init__()
         self.config = config
         self.partition = config.partition

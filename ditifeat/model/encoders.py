@@ -1,10 +1,15 @@
-"""The closed table of encoder networks: image `(B, 3, S, S)` in [-1, 1] -> code `(B, d)`."""
+"""The closed table of encoder networks: image `(B, 3, S, S)` in [-1, 1] -> code `(B, d)`.
+
+An encoder is a trunk, which reduces the image, and a head, one linear layer on all that is left. A new one is a trunk
+(a module with `outputs`, the numbers that it leaves of an image) and its entry in `TRUNKS`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,29 +22,40 @@ MAX_LINEAR = 2**28  # weights of the last layer: 1 GiB in float32
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Convolutions that halve the map, then one linear layer on all of it.
+    """Which encoder: convolutions that halve the map, then one linear layer on all of it.
 
     Attributes:
-        channels: of each level.
+        channels: per level.
         attention: the indices of the convolutions that self-attention follows; "plain" alone.
         heads: heads of that attention.
         style: "plain" (PDAE's and DiTi's: stride-2 convolutions, each with GroupNorm and SiLU) or "residual" (the down
-            path of a DM's U-Net, without time-steps: two residual blocks a level would be `layers=2`).
-        layers: residual blocks a level; "residual" alone.
-        unshuffle: blocks of so many pixels a side become channels first; "residual" alone.
-        mirrored: a picture's code is the mean of its own and its mirror image's: no dimension tells left from
-            right, and encoding costs twice as much.
+            path of a DM's U-Net, without time-steps).
+        layers: residual blocks per level; "residual" alone.
+        unshuffle: blocks of so many pixels per side become channels first; "residual" alone.
+        flip_average: a code is the mean over the image and its horizontal flip: no dimension tells left from right, and
+            encoding costs twice as much.
+
+    Raises:
+        ModelError: for numbers out of bounds, or that the style has no use for.
+
+    Example:
+        >>> from ditifeat.model.encoders import EncoderSpec, build_encoder
+        >>> network = build_encoder(EncoderSpec((32, 64)), image_size=16, latent_dim=8)
+        >>> network(torch.zeros(1, 3, 16, 16)).shape
+        torch.Size([1, 8])
     """
 
     channels: tuple[int, ...]
     attention: tuple[int, ...] = ()
     heads: int = 1
-    style: Literal["plain", "residual"] = "plain"
+    style: str = "plain"
     layers: int = 1
     unshuffle: int = 1
-    mirrored: bool = False
+    flip_average: bool = False
 
     def __post_init__(self) -> None:
+        if self.style not in TRUNKS:
+            raise ModelError(f"encoder: style = {self.style!r} is not one of {', '.join(TRUNKS)}")
         if not 1 <= len(self.channels) <= 10 or not all(32 <= c <= 2048 and c % 32 == 0 for c in self.channels):
             raise ModelError(f"encoder: channels {self.channels} must be 1 to 10 multiples of 32 up to 2048")
         if not set(self.attention) <= set(range(len(self.channels))):
@@ -54,19 +70,6 @@ class EncoderSpec:
             raise ModelError("encoder: layers and unshuffle belong to the style residual")
         if self.style == "residual" and self.attention:
             raise ModelError("encoder: the style residual has no attention")
-
-    @property
-    def halvings(self) -> int:
-        """How often the map is halved; the down path of a U-Net keeps its last level's size."""
-        return len(self.channels) - (self.style == "residual")
-
-
-ENCODERS: dict[str, EncoderSpec] = {
-    # PDAE's and DiTi's encoders. The 64 px one agrees with published layouts tensor by tensor; the 128 px one is how we
-    # read the papers and has met no published checkpoint.
-    "diti64": EncoderSpec((64, 128, 128, 128), attention=(1,), heads=4),
-    "diti128": EncoderSpec((64, 128, 256, 256, 256), attention=(2,), heads=4),
-}
 
 
 class SelfAttention(nn.Module):
@@ -92,7 +95,10 @@ class SelfAttention(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, convolution, twice, beside a shortcut: diffusers' `ResnetBlock2D` without a time embedding."""
+    """GroupNorm, SiLU, convolution, twice, beside a shortcut: diffusers' `ResnetBlock2D` without a time embedding.
+
+    Ours, because importing diffusers takes seconds, and encoding needs nothing else of it.
+    """
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -107,57 +113,107 @@ class ResidualBlock(nn.Module):
         return self.shortcut(x) + self.conv2(nn.functional.silu(self.norm2(hidden)))
 
 
-class MirroredEncoder(nn.Sequential):
-    """The mean over pictures `(B, 3, S, S)` and their mirror images of what the layers give; so is what its first layers give."""
+class PlainTrunk(nn.Sequential):
+    """PDAE's and DiTi's: stride-2 convolutions, each with GroupNorm and SiLU, one of them with self-attention.
+
+    Attributes:
+        outputs: numbers that are left of an image.
+    """
+
+    def __init__(self, spec: EncoderSpec, image_size: int):
+        layers: list[nn.Module] = []
+        previous = 3
+        for i, channels in enumerate(spec.channels):
+            layers.append(nn.Conv2d(previous, channels, 3, stride=2, padding=1))
+            if i in spec.attention:
+                layers.append(SelfAttention(channels, spec.heads))
+            layers += [nn.GroupNorm(32, channels), nn.SiLU()]
+            previous = channels
+        super().__init__(*layers)
+        self.outputs = previous * _halved(image_size, len(spec.channels)) ** 2
+
+
+class ResidualTrunk(nn.Sequential):
+    """The down path of a DM's U-Net, without time-steps; the last level keeps its size.
+
+    Attributes:
+        outputs: numbers that are left of an image.
+    """
+
+    def __init__(self, spec: EncoderSpec, image_size: int):
+        previous = spec.channels[0]
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(spec.unshuffle),
+            nn.Conv2d(3 * spec.unshuffle**2, previous, 3, padding=1),
+        ]
+        for i, channels in enumerate(spec.channels):
+            if i:
+                layers.append(nn.Conv2d(previous, previous, 3, stride=2, padding=1))
+            for _ in range(spec.layers):
+                layers.append(ResidualBlock(previous, channels))
+                previous = channels
+        super().__init__(*layers)
+        self.outputs = previous * _halved(image_size, len(spec.channels) - 1, spec.unshuffle) ** 2
+
+
+TRUNKS: dict[str, Callable[[EncoderSpec, int], nn.Module]] = {"plain": PlainTrunk, "residual": ResidualTrunk}
+
+
+ENCODERS: dict[str, EncoderSpec] = {
+    # PDAE's and DiTi's encoders. The 64 px one agrees with published layouts tensor by tensor; the 128 px one is how we
+    # read the papers and has met no published checkpoint.
+    "diti64": EncoderSpec((64, 128, 128, 128), attention=(1,), heads=4),
+    "diti128": EncoderSpec((64, 128, 256, 256, 256), attention=(2,), heads=4),
+}
+
+
+def _halved(image_size: int, halvings: int, unshuffle: int = 1) -> int:
+    """The map's side at the end."""
+    side = image_size // unshuffle >> halvings
+    if side < 1 or (side << halvings) * unshuffle != image_size:
+        raise ModelError(f"encoder: {image_size} px cannot be cut by {unshuffle} and halved {halvings} times")
+    return side
+
+
+class EncoderNetwork(nn.Module):
+    """Image -> code: `head(inputs(images))`.
+
+    Attributes:
+        trunk: images `(B, 3, S, S)` in [-1, 1] to a map.
+        head: the linear layer from all of the map to the code.
+        flip_average: whether the head reads the mean over each image and its horizontal flip.
+    """
+
+    def __init__(self, trunk: nn.Module, latent_dim: int, flip_average: bool = False):
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(cast(int, trunk.outputs), latent_dim)
+        self.flip_average = flip_average
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the head reads of images `(B, 3, S, S)`: `(B, trunk.outputs)`."""
+        maps: Tensor = self.trunk(torch.cat([images, images.flip(-1)]) if self.flip_average else images)
+        flat = maps.flatten(1)
+        return flat.unflatten(0, (2, -1)).mean(0) if self.flip_average else flat
 
     def forward(self, images: Tensor) -> Tensor:
-        both: Tensor = super().forward(torch.cat([images, images.flip(-1)]))  # type: ignore[no-untyped-call]
-        return both.unflatten(0, (2, -1)).mean(0)
+        """Codes `(B, d)` of images `(B, 3, S, S)` in [-1, 1]."""
+        codes: Tensor = self.head(self.inputs(images))
+        return codes
 
 
-def build_encoder(spec: EncoderSpec, image_size: int, latent_dim: int) -> nn.Sequential:
-    """The encoder network for images of `image_size` pixels a side.
+def build_encoder(spec: EncoderSpec, image_size: int, latent_dim: int) -> EncoderNetwork:
+    """The encoder network for images of `image_size` pixels per side.
 
     Raises:
-        ModelError: if the image is too small for the number of halvings.
+        ModelError: if the image cannot be halved so often, or the head would be too large.
     """
-    side = image_size // spec.unshuffle >> spec.halvings
-    if side < 1 or (side << spec.halvings) * spec.unshuffle != image_size:
-        raise ModelError(f"encoder: {image_size} px cannot be cut by {spec.unshuffle} and halved {spec.halvings} times")
-    if side**2 * spec.channels[-1] * latent_dim > MAX_LINEAR:
+    trunk = TRUNKS[spec.style](spec, image_size)
+    if cast(int, trunk.outputs) * latent_dim > MAX_LINEAR:
         raise ModelError(
             f"encoder: {image_size} px, channels {spec.channels} and d = {latent_dim} need over {MAX_LINEAR} weights"
         )
-    layers = _plain_layers(spec) if spec.style == "plain" else _residual_layers(spec)
-    sequence = MirroredEncoder if spec.mirrored else nn.Sequential
-    return sequence(*layers, nn.Flatten(), nn.Linear(spec.channels[-1] * side**2, latent_dim))
-
-
-def _plain_layers(spec: EncoderSpec) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    previous = 3
-    for i, channels in enumerate(spec.channels):
-        layers.append(nn.Conv2d(previous, channels, 3, stride=2, padding=1))
-        if i in spec.attention:
-            layers.append(SelfAttention(channels, spec.heads))
-        layers += [nn.GroupNorm(32, channels), nn.SiLU()]
-        previous = channels
-    return layers
-
-
-def _residual_layers(spec: EncoderSpec) -> list[nn.Module]:
-    previous = spec.channels[0]
-    layers: list[nn.Module] = [
-        nn.PixelUnshuffle(spec.unshuffle),
-        nn.Conv2d(3 * spec.unshuffle**2, previous, 3, padding=1),
-    ]
-    for i, channels in enumerate(spec.channels):
-        if i:
-            layers.append(nn.Conv2d(previous, previous, 3, stride=2, padding=1))
-        for _ in range(spec.layers):
-            layers.append(ResidualBlock(previous, channels))
-            previous = channels
-    return layers
+    return EncoderNetwork(trunk, latent_dim, spec.flip_average)
 
 
 def write_encoder(folder: Path, encoder: nn.Module, mean: Tensor, std: Tensor, dtype: torch.dtype) -> None:
@@ -166,7 +222,9 @@ def write_encoder(folder: Path, encoder: nn.Module, mean: Tensor, std: Tensor, d
     write_tensors(folder / "model.safetensors", tensors | {"code.mean": mean, "code.std": std})
 
 
-def read_encoder(folder: Path, spec: EncoderSpec, image_size: int, latent_dim: int) -> tuple[nn.Module, Tensor, Tensor]:
+def read_encoder(
+    folder: Path, spec: EncoderSpec, image_size: int, latent_dim: int
+) -> tuple[EncoderNetwork, Tensor, Tensor]:
     """The encoder of a model folder, in eval mode, and its codes' mean and std `(d,)`.
 
     Raises:

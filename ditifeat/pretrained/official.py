@@ -22,7 +22,7 @@ from ditifeat.files import load_strictly, select_prefix
 from ditifeat.model.config import DMReference, ModelConfig
 from ditifeat.model.diffusion import DiffusionModel
 from ditifeat.model.diti import DiTi
-from ditifeat.model.encoders import EncoderSpec, build_encoder
+from ditifeat.model.encoders import EncoderNetwork, EncoderSpec, build_encoder
 from ditifeat.model.estimator import GradientEstimator
 from ditifeat.model.partition import TimeStepPartition
 from ditifeat.model.unet import attention_layers
@@ -162,9 +162,10 @@ def _encoder_spec(tensors: dict[str, Tensor]) -> EncoderSpec:
     return EncoderSpec(channels, attention, heads=4 if attention else 1)
 
 
-def _named_as(tensors: dict[str, Tensor], encoder: torch.nn.Module) -> dict[str, Tensor]:
-    """Both are `nn.Sequential`s of the same layers; should theirs hold one more without weights, only numbers differ."""
-    theirs, ours = (sorted({int(key.split(".")[0]) for key in keys}) for keys in (tensors, encoder.state_dict()))
+def _named_as(tensors: dict[str, Tensor], encoder: EncoderNetwork) -> dict[str, Tensor]:
+    """Theirs is one stack of our trunk's layers and our head; only the positions differ, and by layers without weights."""
+    theirs = sorted({int(key.split(".")[0]) for key in tensors})
+    ours = [f"trunk.{name}" for name, layer in encoder.trunk.named_children() if layer.state_dict()] + ["head"]
     if len(theirs) != len(ours):
         raise ModelError(f"the encoder has {len(theirs)} layers with weights, expected {len(ours)}")
     renamed = dict(zip(theirs, ours, strict=True))

@@ -13,7 +13,7 @@ from ditifeat.errors import ModelError, RecipeError
 from ditifeat.model.codec import UnshuffleCodec, VAECodec
 from ditifeat.model.diffusion import DiffusionModel
 from ditifeat.model.diti import DiTi, Weighting, error_weight
-from ditifeat.model.encoders import EncoderSpec, ResidualBlock
+from ditifeat.model.encoders import EncoderNetwork, EncoderSpec, ResidualBlock, ResidualTrunk
 from ditifeat.model.partition import TimeStepPartition
 
 STARTED_ON = 8192  # pictures, of which a start is worked out
@@ -25,7 +25,7 @@ LOST_RIDGE = 1e-1  # more: they must not tell the error of the training pictures
 
 
 @torch.no_grad()
-def encoder_from_dm(encoder: nn.Sequential, spec: EncoderSpec, dm: DiffusionModel, time_step: int = 50) -> None:
+def encoder_from_dm(encoder: EncoderNetwork, spec: EncoderSpec, dm: DiffusionModel, time_step: int = 50) -> None:
     """Gives an encoder of style "residual" the weights of the DM's down path, with a time-step's embedding folded in.
 
     Clean pictures are encoded, so an early time-step fits.
@@ -41,7 +41,7 @@ def encoder_from_dm(encoder: nn.Sequential, spec: EncoderSpec, dm: DiffusionMode
         style="residual",
         layers=config.layers_per_block,
         unshuffle=factor,
-        mirrored=spec.mirrored,
+        flip_average=spec.flip_average,
     )
     if (
         spec != wanted
@@ -50,7 +50,8 @@ def encoder_from_dm(encoder: nn.Sequential, spec: EncoderSpec, dm: DiffusionMode
     ):
         raise RecipeError(f"encoder_from_dm: this DM's down path needs the encoder {wanted}, and no attention in it")
     embedding = unet.time_embedding(unet.time_proj(torch.tensor([time_step])))
-    ours = iter(layer for layer in encoder if isinstance(layer, nn.Conv2d | ResidualBlock))
+    trunk = cast(ResidualTrunk, encoder.trunk)
+    ours = iter(layer for layer in trunk if isinstance(layer, nn.Conv2d | ResidualBlock))
     next(ours).load_state_dict(unet.conv_in.state_dict())
     for block in unet.down_blocks:
         for theirs in block.resnets:
@@ -69,8 +70,8 @@ def _copy_block(ours: ResidualBlock, theirs: ResnetBlock2D, embedding: Tensor) -
 
 
 @torch.no_grad()
-def initialise_white(encoder: nn.Sequential, images: Tensor) -> Tensor:
-    """Sets the encoder's last layer so that codes of `images` `(N, 3, S, S)` begin white: uncorrelated, mean 0, std 1.
+def initialise_white(encoder: EncoderNetwork, images: Tensor) -> Tensor:
+    """Sets the encoder's head so that codes of `images` `(N, 3, S, S)` begin white: uncorrelated, mean 0, std 1.
 
     They are the principal components of the layer's input, scaled to equal variance, the largest last: what varies most
     is coarse, and belongs to late time-steps. A random layer's codes vary along few directions, and training them narrows
@@ -81,7 +82,7 @@ def initialise_white(encoder: nn.Sequential, images: Tensor) -> Tensor:
     """
     inputs, mean = _inputs(encoder, images)
     variances, components = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
-    kept = slice(-encoder[-1].out_features, None)  # type: ignore[operator]
+    kept = slice(-encoder.head.out_features, None)  # type: ignore[operator]
     weight = components[:, kept] / (variances[kept] + WHITE_RIDGE * variances[kept].mean()).sqrt()
     _set_last(encoder, mean, weight / (inputs @ weight).std(0).clamp(min=1e-6))
     return _sizes(variances[kept])
@@ -91,7 +92,7 @@ def initialise_white(encoder: nn.Sequential, images: Tensor) -> Tensor:
 def initialise_error_predictive(
     model: DiTi, images: Tensor, weighting: Weighting = "published", seed: int = 0
 ) -> Tensor:
-    """Sets the encoder's last layer to the codes that best tell, linearly, what the frozen DM has lost of `images` `(N, 3, S, S)`.
+    """Sets the encoder's head to the codes that best tell, linearly, what the frozen DM has lost of `images` `(N, 3, S, S)`.
 
     Reduced-rank regression (Izenman 1975) of the DM's weighted error (DiTi eq. 6) on the layer's inputs: the optimum of a
     linear encoder select_prefix estimators that are linear at each range of the partition. The `d` directions that tell most of
@@ -105,7 +106,7 @@ def initialise_error_predictive(
         `(d,)`: what to multiply each code by, that it varies as much as it tells of its range's error; then root mean square
         1 over a range.
     """
-    encoder = cast(nn.Sequential, model.encoder)
+    encoder = model.encoder
     inputs, mean = _inputs(encoder, images)
     variances, components = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
     white = components / (variances + LOST_RIDGE * variances.mean()).sqrt()
@@ -135,11 +136,11 @@ def _time_steps(partition: TimeStepPartition, lo: int, hi: int) -> range:
     return range(partition.time_steps_of_subset(subsets[0]).start, partition.time_steps_of_subset(subsets[-1]).stop)
 
 
-def _inputs(encoder: nn.Sequential, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The inputs of the encoder's last layer, centred, float64 `(N, inputs)`, and their mean."""
-    inputs = torch.cat([encoder[:-1](part) for part in images.split(256)]).double()
-    if inputs.shape[1] < encoder[-1].out_features:  # type: ignore[operator]
-        raise ModelError(f"{inputs.shape[1]} inputs of the encoder's last layer do not make more codes than they are")
+def _inputs(encoder: EncoderNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The inputs of the encoder's head, centred, float64 `(N, inputs)`, and their mean."""
+    inputs = torch.cat([encoder.inputs(part) for part in images.split(256)]).double()
+    if inputs.shape[1] < encoder.head.out_features:  # type: ignore[operator]
+        raise ModelError(f"{inputs.shape[1]} inputs of the encoder's head do not make more codes than they are")
     mean = inputs.mean(0)
     return inputs - mean, mean
 
@@ -167,9 +168,9 @@ def _explained_error(
     return (covariance @ covariance.T).double()
 
 
-def _set_last(encoder: nn.Sequential, mean: Tensor, weight: Tensor) -> None:
+def _set_last(encoder: EncoderNetwork, mean: Tensor, weight: Tensor) -> None:
     """Codes are from now on the inputs less their `mean`, times `weight` `(inputs, d)`."""
-    last = cast(nn.Linear, encoder[-1])
+    last = encoder.head
     last.weight.copy_(weight.T)
     last.bias.copy_(-mean @ weight)
 

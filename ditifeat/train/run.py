@@ -6,12 +6,11 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import yaml
 from accelerate import PartialState
-from torch import nn
 
 from ditifeat.data.batches import load_images
 from ditifeat.errors import ModelError, RecipeError
@@ -138,7 +137,7 @@ def _diti(recipe: Recipe, pictures: Pictures, out: Path, resume: bool) -> DiTi:
 
 def _begin(model: DiTi, recipe: DiTiRecipe, pictures: Pictures, seed: int) -> None:
     """Sets the encoder to where the recipe has its training begin."""
-    encoder = cast(nn.Sequential, model.encoder)
+    encoder = model.encoder
     if recipe.encoder_from_dm:
         encoder_from_dm(encoder, model.config.encoder, model.dm)
     if recipe.codes == "random":
@@ -173,7 +172,8 @@ def _contrastive(recipe: Recipe, pictures: Pictures, out: Path, resume: bool) ->
         initialise_white(encoder, pictures.first(STARTED_ON))
     task = ContrastiveTask(encoder, recipe)
     averaged = Trainer(task, pictures, recipe.contrastive.optimiser, out / "contrastive-run", recipe.seed).run(resume)
-    return EncoderOnly(config, averaged["encoder"]).to(PartialState().device).requires_grad_(False).eval()
+    model = EncoderOnly(config, averaged["encoder"])  # type: ignore[arg-type]
+    return model.to(PartialState().device).requires_grad_(False).eval()
 
 
 def _summary(recipe: Recipe, pictures: Pictures, out: Path) -> dict[str, Any]:

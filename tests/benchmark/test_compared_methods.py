@@ -116,7 +116,7 @@ def test_augmentations():
 
 
 def test_benchmark(photos, tmp_path):
-    mirrored = {"encoder": replace(tiny_recipe().encoder_spec, mirrored=True)}
+    mirrored = {"encoder": replace(tiny_recipe().encoder_spec, flip_average=True)}
     random_model(tiny_recipe(**mirrored)).save(tmp_path / "a" / "model")
     random_model(tiny_recipe(seed=1, **mirrored)).save(tmp_path / "b" / "model")
     random_model(method_recipe("pdae")).save(tmp_path / "c" / "model")

@@ -1,9 +1,19 @@
 import pytest
 import torch
+from torch import nn
 
 from ditifeat import ModelError
 from ditifeat.data.batches import load_images
-from ditifeat.model.encoders import ENCODERS, EncoderSpec, SelfAttention, build_encoder
+from ditifeat.model.encoders import (
+    ENCODERS,
+    TRUNKS,
+    EncoderSpec,
+    ResidualBlock,
+    SelfAttention,
+    build_encoder,
+    read_encoder,
+    write_encoder,
+)
 
 
 @pytest.mark.parametrize("name,size", [("diti64", 64), ("diti128", 128)])
@@ -25,30 +35,59 @@ def test_attention_against_a_loop(heads):
     assert torch.allclose(layer(x), expected, atol=1e-6)
 
 
-def test_a_residual_encoder_is_a_unet_s_down_path():
-    """The layers and maps of diffusers' own, which tests/test_train.py compares number by number."""
+def test_a_residual_trunk_is_a_unet_s_down_path():
+    """The layers and maps of diffusers' own, which tests/train/test_initialise.py compares number by number."""
     spec = EncoderSpec((32, 64, 96), style="residual", layers=2, unshuffle=4)
     encoder = build_encoder(spec, 64, 16)
-    assert [type(layer).__name__ for layer in encoder] == [
+    assert [type(layer).__name__ for layer in encoder.trunk] == [
         "PixelUnshuffle", "Conv2d", "ResidualBlock", "ResidualBlock", "Conv2d", "ResidualBlock", "ResidualBlock",
-        "Conv2d", "ResidualBlock", "ResidualBlock", "Flatten", "Linear",
+        "Conv2d", "ResidualBlock", "ResidualBlock",
     ]  # fmt: skip
-    assert encoder[:-2](torch.zeros(1, 3, 64, 64)).shape == (1, 96, 4, 4) and encoder[-1].out_features == 16
+    images = torch.zeros(1, 3, 64, 64)
+    assert encoder.trunk(images).shape == (1, 96, 4, 4) and encoder.head.out_features == 16
+    assert encoder.inputs(images).shape == (1, 96 * 16) == (1, encoder.trunk.outputs)
     with pytest.raises(ModelError, match="halved 2 times"):
         build_encoder(spec, 60, 16)
 
 
-def test_a_mirrored_encoder_is_the_mean_of_both_sides():
+def test_a_residual_block_is_diffusers_own_without_a_time_embedding():
+    from diffusers.models.resnet import ResnetBlock2D
+
     torch.manual_seed(0)
-    plain, mirrored = (build_encoder(EncoderSpec((32, 32), mirrored=m), 32, 8).eval() for m in (False, True))
-    mirrored.load_state_dict(plain.state_dict())
+    theirs = ResnetBlock2D(in_channels=32, out_channels=64, temb_channels=None, eps=1e-5)
+    ours = ResidualBlock(32, 64)
+    ours.load_state_dict({k.replace("conv_shortcut", "shortcut"): v for k, v in theirs.state_dict().items()})
+    x = torch.randn(2, 32, 8, 8)
+    assert torch.allclose(ours(x), theirs(x, None), atol=1e-6)
+
+
+@torch.no_grad()
+def test_flip_average():
+    torch.manual_seed(0)
+    plain, averaged = (build_encoder(EncoderSpec((32, 32), flip_average=f), 32, 8).eval() for f in (False, True))
+    averaged.load_state_dict(plain.state_dict())
     images = torch.rand(3, 3, 32, 32) * 2 - 1
-    with torch.no_grad():
-        expected = (plain(images) + plain(images.flip(-1))) / 2
-        assert torch.allclose(mirrored(images), expected, atol=1e-5)
-        assert torch.allclose(mirrored(images.flip(-1)), expected, atol=1e-5)
-        assert torch.allclose(mirrored[-1](mirrored[:-1](images)), expected, atol=1e-5)
-        assert not torch.allclose(plain(images), expected, atol=1e-2)
+    expected = (plain(images) + plain(images.flip(-1))) / 2
+    assert torch.allclose(averaged(images), expected, atol=1e-5)
+    assert torch.allclose(averaged(images.flip(-1)), expected, atol=1e-5)
+    assert torch.allclose(averaged.head(averaged.inputs(images)), expected, atol=1e-5)
+    assert not torch.allclose(plain(images), expected, atol=1e-2)
+
+
+def test_a_new_encoder_is_a_trunk_and_an_entry(monkeypatch, tmp_path):
+    class Patches(nn.Sequential):
+        outputs = 5
+
+        def __init__(self, spec, image_size):
+            super().__init__(nn.Conv2d(3, 5, image_size))
+
+    monkeypatch.setitem(TRUNKS, "patches", Patches)
+    spec = EncoderSpec((32,), style="patches")
+    encoder = build_encoder(spec, 16, 4)
+    write_encoder(tmp_path, encoder, torch.zeros(4), torch.ones(4), torch.float32)
+    again, _, _ = read_encoder(tmp_path, spec, 16, 4)
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(again(images), encoder(images)) and again(images).shape == (2, 4)
 
 
 def test_images_are_scaled():
@@ -65,6 +104,7 @@ def test_images_are_scaled():
         ({"channels": (32,), "attention": (1,)}, "attention"),
         ({"channels": (32,), "attention": (0,), "heads": 5}, "heads"),
         ({"channels": (32,), "unshuffle": 4}, "style residual"),
+        ({"channels": (32,), "style": "os.system"}, "not one of plain, residual"),
         ({"channels": (32,), "style": "residual", "attention": (0,)}, "no attention"),
         ({"channels": (32,), "style": "residual", "layers": 0}, "layers"),
     ],

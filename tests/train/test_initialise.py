@@ -24,10 +24,10 @@ def smooth_images(count, seed=0):
     return torch.nn.functional.interpolate(small, size=32, mode="bilinear")
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_whitened_codes_are_white(mirrored):
+@pytest.mark.parametrize("flip_average", [False, True])
+def test_whitened_codes_are_white(flip_average):
     recipe = tiny_recipe()
-    model = random_model(replace(recipe, encoder=replace(recipe.encoder_spec, mirrored=mirrored)))
+    model = random_model(replace(recipe, encoder=replace(recipe.encoder_spec, flip_average=flip_average)))
     images = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (400, 3, 32, 32)).astype(np.float32))
     initialise_white(model.encoder, images)
     codes = model.encoder(images)
@@ -46,7 +46,7 @@ def test_the_encoder_begins_as_the_dm_s_down_path():
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     with torch.no_grad():
         expected = dm.features(dm.codec.encode(images), torch.full((2,), 50)).bottleneck.flatten(1)
-        assert torch.allclose(encoder[:-1](images), expected, atol=1e-5)
+        assert torch.allclose(encoder.inputs(images), expected, atol=1e-5)
     other = EncoderSpec((32, 64), style="residual", unshuffle=2)
     with pytest.raises(RecipeError, match="down path"):
         encoder_from_dm(build_encoder(other, 32, 32), other, dm)
@@ -79,7 +79,7 @@ def test_lost_codes_keep_the_scale_of_the_inputs():
     initialise_error_predictive(model, smooth_images(300))
     codes = model.encoder(smooth_images(300))
     assert codes.mean(0).abs().max() < 1e-3 and codes.square().mean().sqrt() == pytest.approx(1, abs=0.01)
-    rows = model.encoder[-1].weight.norm(dim=1)
+    rows = model.encoder.head.weight.norm(dim=1)
     assert torch.allclose(rows, rows.mean(), rtol=1e-4)
 
 
@@ -128,7 +128,7 @@ def test_lost_codes_are_reduced_rank_regression_and_the_first_range_chooses_firs
     model = random_model(tiny_recipe(partition=partition))
     images = smooth_images(200)
     initialise_error_predictive(model, images, seed=3)
-    inputs = model.encoder[:-1](images).double()
+    inputs = model.encoder.inputs(images).double()
     inputs = inputs - inputs.mean(0)
     ranges = partition.ranges if partition.stages else ((0, 1000),)  # one subset serves all time-steps
     told = {(lo, hi): told_one_by_one(model, inputs, images, lo, hi, 3) for lo, hi in ranges}
@@ -142,7 +142,7 @@ def test_lost_codes_are_reduced_rank_regression_and_the_first_range_chooses_firs
         dims = partition.dims_of_time_steps(lo, hi)
         directions = free @ torch.linalg.eigh(free.T @ gain[lo, hi] @ free)[1].flip(1)
         top, free = directions.tensor_split([dims.stop - dims.start], dim=1)
-        codes = model.encoder[-1].weight.double()[dims].T
+        codes = model.encoder.head.weight.double()[dims].T
         expected, found = (torch.linalg.qr(inputs @ w)[0] for w in (root.T @ top, codes))
         assert torch.linalg.svdvals(expected.T @ found).min() > 0.999
 

@@ -116,7 +116,7 @@ def test_old_checkpoints_are_not_overwritten_unasked(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     broken = task("diti")
     with torch.no_grad():
-        broken.model.encoder[-1].weight.fill_(float("inf"))
+        broken.model.encoder.head.weight.fill_(float("inf"))
     with pytest.raises(RecipeError, match="not finite at step 0"):
         Trainer(broken, pictures(), OPTIMISER, tmp_path).run()
     assert list_checkpoints(tmp_path) == []
@@ -216,7 +216,7 @@ def test_recipes_of_the_package():
 def test_the_recipe_for_anybody_s_images_cuts_no_face():
     recipe = load_recipe("images64")
     assert recipe.image.box(400, 300) == (50, 0, 350, 300) and recipe.image.resampling == "lanczos"
-    assert not recipe.encoder_spec.mirrored and recipe.method == "diti" and recipe.holdout == 0
+    assert not recipe.encoder_spec.flip_average and recipe.method == "diti" and recipe.holdout == 0
 
 
 @pytest.mark.parametrize(

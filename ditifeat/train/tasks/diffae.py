@@ -47,7 +47,7 @@ class DiffAETask(Task):
         return DiffAE(
             model.config,
             networks["unet"],  # type: ignore[arg-type]
-            networks["encoder"],
+            networks["encoder"],  # type: ignore[arg-type]
             model.scheduler,
             model.codec,
         ).to(model.mean.device)
