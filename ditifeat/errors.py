@@ -27,6 +27,10 @@ class MissingInputError(InputError, FileNotFoundError):
     """A path given as an argument (images, labels) does not exist."""
 
 
+class MissingImageError(ImageDecodeError, MissingInputError):
+    """An image file does not exist."""
+
+
 class ModelError(DitifeatError, ValueError):
     """A model folder, its configuration or its weights are not what they should be."""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ditifeat.data.preprocessing import Crop, Preprocessing
 from ditifeat.data.sources import Source, SourceReport, sources
-from ditifeat.errors import ImageDecodeError, InputError
+from ditifeat.errors import ImageDecodeError
 
 logger = logging.getLogger(__name__)
 
@@ -36,18 +36,20 @@ def batches(
     """Names and pixels, uint8 `(B, size, size, 3)`, in order; decoded in threads a few batches ahead.
 
     Raises:
-        ImageDecodeError, InputError: for the first bad image, unless `on_error="skip"`, which logs it, adds it to `report`, and
+        ImageDecodeError: for the first damaged image, unless `on_error="skip"`, which logs it, adds it to `report`, and
             goes on.
+        InputError: for anything else that cannot be read, as at the limit of open files: never skipped.
     """
 
     report = SourceReport() if report is None else report
 
     def load(source: Source) -> np.ndarray:
         name, read = source
+        image = read()
         try:
-            return preprocessing.apply(read(), crop)
-        except (ImageDecodeError, InputError) as error:
-            raise error if name in str(error) else type(error)(f"{name}: {error}") from None
+            return preprocessing.apply(image, crop)
+        except ImageDecodeError as error:
+            raise ImageDecodeError(f"{name}: {error}") from None
 
     threads = min(MAX_THREADS, os.cpu_count() or 1)
     names: list[str] = []
@@ -83,7 +85,7 @@ def _ordered(
             submit(1)
             try:
                 yield name, future.result()
-            except (ImageDecodeError, InputError) as error:
+            except ImageDecodeError as error:
                 if on_error == "raise":
                     raise
                 logger.warning("skipped: %s", error)

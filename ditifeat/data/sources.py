@@ -1,24 +1,32 @@
-"""The named images of whatever a user has: paths, folders, archives, PIL images, arrays, tensors, iterables."""
+"""The named images of whatever a user has: paths, folders, tars, PIL images, arrays, tensors, tables, iterables."""
 
 from __future__ import annotations
 
+import logging
 import os
-import tarfile
+import re
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ditifeat.data.decode import SUFFIXES, array_to_image, decode, tensor_to_image
-from ditifeat.errors import InputError
+from ditifeat.data.arrays import array_to_image, tensor_to_image
+from ditifeat.data.decode import decode
+from ditifeat.data.folders import is_tar, list_folder, read_tar
+from ditifeat.errors import DitifeatError, InputError, MissingImageError
 
-if TYPE_CHECKING:
-    from torch import Tensor
+logger = logging.getLogger(__name__)
+
+# A source is an image's name and a function that reads it, so that files can be decoded in a thread.
+Reader = Callable[[], Image.Image]
+Source = tuple[str, Reader]
+
+THE_IMAGE = "the image"
 
 
 @dataclass
@@ -29,8 +37,8 @@ class SourceReport:
         skipped: names and reasons of images that could not be decoded, under `on_error="skip"`.
         left_out: how many files were no images, by their suffix or kind.
 
-    >>> report = SourceReport([("broken.png", "is damaged")], Counter({".txt": 2}))
-    >>> print(report)
+    >>> from collections import Counter
+    >>> print(SourceReport([("broken.png", "is damaged")], Counter({".txt": 2})))
     1 image skipped: broken.png; left out: 2 .txt
     """
 
@@ -47,87 +55,154 @@ class SourceReport:
         return "; ".join(parts) or "nothing left out"
 
 
-def list_folder(folder: str | os.PathLike[str]) -> list[Path]:
-    """The image files below `folder`, sorted by their path from it; hidden ones are left out.
-
-    Raises:
-        InputError: if a folder cannot be read.
-    """
-
-    def fail(error: OSError) -> None:
-        raise InputError(f"{error.filename}: the folder cannot be read ({error.strerror})") from error
-
-    root = Path(folder)
-    found = []
-    for place, folders, files in os.walk(root, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place, f) for f in files if f.lower().endswith(SUFFIXES) and not f.startswith(".")]
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
-
-
-# A source is an image's name and a function that reads it, so that decoding can happen in a thread.
-Source = tuple[str, Callable[[], Image.Image]]
-
-
 def is_single(images: Any) -> bool:
-    """Whether `images` is one image, whose features are one row: a file, a Pillow image, one array or tensor."""
+    """Whether `images` is one image, whose features are one row: a file, a Pillow image, one array or tensor.
+
+    >>> is_single("me.png"), is_single("photos/"), is_single(["me.png"])
+    (True, False, False)
+    """
     if isinstance(images, str | os.PathLike):
-        return not (os.path.isdir(images) or str(images).endswith(".tar"))
-    return isinstance(images, Image.Image) or getattr(images, "ndim", 4) in (2, 3)
+        return not (os.path.isdir(images) or is_tar(_path(images)))
+    if isinstance(images, Image.Image | bytes | bytearray | memoryview) or hasattr(images, "read"):
+        return True
+    numeric = getattr(getattr(images, "dtype", None), "kind", "f") not in "OUT"
+    return numeric and not hasattr(images, "columns") and getattr(images, "ndim", 4) in (2, 3)
 
 
 def sources(images: Any, report: SourceReport | None = None) -> Iterator[Source]:
-    """The named images of whatever a user has.
+    """Name the images of whatever a user has, one by one.
+
+    Names are paths, from the folder or within the tar if one is given by itself, and numbers where there is no path. Of
+    equal names the second becomes `name#2`. Files are read when a source is; objects, which their owner may change, are
+    decoded as they are pulled.
 
     Args:
-        images: a path of an image, folder or `.tar`; a Pillow image; an array `(H, W, 3)` or `(N, H, W, 3)`; a tensor
-            `(3, H, W)` or `(N, 3, H, W)`; or an iterable of any of these. See `array_to_image` for types and ranges.
-
-        report: takes what is left out.
+        images: a path of an image, folder or tar; an encoded image's bytes or an open file; a Pillow image; an array
+            `(H, W, 3)` or `(N, H, W, 3)`; a tensor `(3, H, W)` or `(N, 3, H, W)`; a column of a table; or an iterable of
+            any of these. See `array_to_image` and `tensor_to_image` for types and ranges.
+        report: counts the files that are left out, as they are no images.
 
     Raises:
         InputError, ImageDecodeError: for anything else.
+
+    >>> [name for name, read in sources(["me.png", np.zeros((8, 8, 3), np.uint8)])]
+    ['me.png', '1']
     """
-    for index, source in enumerate(_sources(images)):
-        name, read = source
-        yield (name or str(index), read)
+    report = SourceReport() if report is None else report
+    if isinstance(images, str | os.PathLike) and not os.path.exists(_path(images)):
+        raise MissingImageError(f"{_path(images)}: there is no such file or folder")
+    seen: Counter[str] = Counter()
+    for index, (name, read) in enumerate(_sources(images, report.left_out, nested=False)):
+        if name:
+            yield _unique(name, seen), read
+        else:
+            yield _unique(str(index), seen), partial(_read_unnamed, index, read)
+    if report.left_out:
+        logger.info("%s", SourceReport(left_out=report.left_out))
 
 
-def _sources(images: Any) -> Iterator[Source]:
+def _unique(name: str, seen: Counter[str]) -> str:
+    while True:
+        seen[name] += 1
+        if seen[name] == 1:
+            return name
+        name = f"{name}#{seen[name]}"
+
+
+def _read_unnamed(index: int, read: Reader) -> Image.Image:
+    try:
+        return read()
+    except DitifeatError as error:
+        raise type(error)(f"{index}: {error}") from error
+
+
+def _sources(images: Any, left_out: Counter[str], nested: bool) -> Iterator[Source]:
     if isinstance(images, str | os.PathLike):
-        yield from _path_sources(images)
+        yield from _path_sources(_path(images), left_out, nested)
     elif isinstance(images, Image.Image):
         name = getattr(images, "filename", "")
-        yield name, partial(decode, images, name or "the image")
-    elif isinstance(images, np.ndarray):
+        yield _path(name), _taken(partial(decode, images, _path(name) or THE_IMAGE))
+    elif isinstance(images, bytes | bytearray | memoryview):
+        yield "", partial(decode, bytes(images), THE_IMAGE)
+    elif hasattr(images, "read"):
+        yield _file_source(images)
+    elif _is_tensor(images):
         rows = images if images.ndim == 4 else [images]
-        yield from (("", partial(array_to_image, row)) for row in rows)
-    elif type(images).__module__ == "torch":
-        tensors: Iterable[Tensor] = images if images.ndim == 4 else [images]
-        yield from (("", partial(tensor_to_image, tensor)) for tensor in tensors)
-    elif isinstance(images, Iterable) and not isinstance(images, bytes | dict):
+        yield from (("", _taken(partial(tensor_to_image, row))) for row in rows)
+    elif hasattr(images, "__array__"):
+        yield from _array_sources(images, left_out)
+    elif isinstance(images, Iterable) and not isinstance(images, Mapping | set | frozenset):
         for image in images:
-            yield from _sources(image)
+            yield from _sources(image, left_out, nested=True)
     else:
-        raise InputError(f"{type(images).__name__} is not an image; pass a path, folder, PIL image, array or tensor")
+        raise InputError(
+            f"{type(images).__name__} is not an image; pass a path, folder, PIL image, array or tensor, or a list of them"
+        )
 
 
-def _path_sources(path: str | os.PathLike[str]) -> Iterator[Source]:
+def _path(path: str | os.PathLike[str]) -> str:
+    return os.fsdecode(path)
+
+
+def _path_sources(path: str, left_out: Counter[str], nested: bool) -> Iterator[Source]:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", path):
+        raise InputError(
+            f"{path[:80]}: is a URL, and nothing is downloaded; download it, and pass the file or its bytes"
+        )
     if os.path.isdir(path):
-        yield from ((p.relative_to(path).as_posix(), partial(decode, p, str(p))) for p in list_folder(path))
-    elif str(path).endswith(".tar"):
-        yield from _tar_sources(path)
+        for file in list_folder(path, left_out):
+            yield (file if nested else file.relative_to(path)).as_posix(), partial(decode, file, str(file))
+    elif is_tar(path):
+        for name, data in read_tar(path, left_out):
+            label = f"{path}/{name}"
+            read = partial(decode, data, label) if isinstance(data, bytes) else partial(_fail, data)
+            yield label if nested else name, read
     else:
-        name = os.fspath(path)
-        yield name, partial(decode, name, name)
+        yield path, partial(decode, path, path)
 
 
-def _tar_sources(path: str | os.PathLike[str]) -> Iterator[Source]:
+def _file_source(file: Any) -> Source:
+    name = getattr(file, "name", "")
+    name = name if isinstance(name, str) else ""
+    data = file.read()
+    if not isinstance(data, bytes):
+        raise InputError(f"{name or 'the file'}: is open as text; open it with mode 'rb'")
+    return name, partial(decode, data, name or THE_IMAGE)
+
+
+def _array_sources(images: Any, left_out: Counter[str]) -> Iterator[Source]:
+    """Rows of a numeric array; items of an array of objects: of a column of paths, say."""
     try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if member.isfile() and member.name.lower().endswith(SUFFIXES):
-                    data = tar.extractfile(member).read()  # type: ignore[union-attr]
-                    yield member.name, partial(decode, data, f"{path}/{member.name}")
-    except (OSError, tarfile.TarError) as error:
-        raise InputError(f"{path}: cannot be read as a tar of images ({error})") from error
+        array = images if isinstance(images, np.ndarray) else np.asarray(images)
+    except Exception as error:  # whatever a foreign library raises
+        raise InputError(f"{type(images).__name__} cannot be read as an array ({error})") from error
+    if array.dtype.kind in "OUT":
+        if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] == 1):
+            raise InputError(
+                f"{type(images).__name__} of shape {array.shape} has several columns; pass the images' alone"
+            )
+        for item in array.reshape(-1):
+            yield from _sources(item, left_out, nested=True)
+    elif hasattr(images, "columns"):
+        raise InputError(f"{type(images).__name__} of numbers is not images; pass the column of their paths")
+    else:
+        for row in array if array.ndim == 4 else [array]:
+            yield "", _taken(partial(array_to_image, row))
+
+
+def _is_tensor(images: Any) -> bool:
+    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    return torch is not None and isinstance(images, torch.Tensor)
+
+
+def _taken(read: Reader) -> Reader:
+    """Read now, in the caller's thread: the object may change when its owner goes on."""
+    try:
+        image = read()
+    except DitifeatError as error:
+        return partial(_fail, error)
+    return lambda: image
+
+
+def _fail(error: DitifeatError) -> Image.Image:
+    raise error

@@ -1,21 +1,18 @@
-"""Every trap of reading images, each with its clear error or the right result."""
+"""Image files of every kind: the right pixels, or one clear error."""
 
+import errno
+import io
 import os
 import struct
-import tarfile
+import sys
 import zlib
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from ditifeat import ImageDecodeError, InputError
-from ditifeat.data.batches import batches
-from ditifeat.data.decode import MAX_PIXELS, array_to_image, decode, tensor_to_image, to_rgb
-from ditifeat.data.drawing import grid, save_image
-from ditifeat.data.preprocessing import Preprocessing
-from ditifeat.data.sources import SourceReport, list_folder, sources
+from ditifeat.data.decode import MAX_PIXELS, decode, is_image, to_rgb
 from tests.conftest import make_picture
 
 
@@ -131,12 +128,6 @@ def test_two_hundred_megapixels_are_refused_before_decoding(tmp_path):
             read(path)
 
 
-def test_one_pixel_holds_nothing(tmp_path):
-    make_picture(width=1, height=1).save(tmp_path / "dot.png")
-    with pytest.raises(ImageDecodeError, match=r"dot\.png.*1 x 1"):
-        list(batches(tmp_path / "dot.png", Preprocessing(32), 1))
-
-
 def test_missing_and_unreadable_files(tmp_path):
     with pytest.raises(ImageDecodeError, match="no such file"):
         read(tmp_path / "none.png")
@@ -144,193 +135,124 @@ def test_missing_and_unreadable_files(tmp_path):
         decode(tmp_path, "there")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_folder(tmp_path):
-    (tmp_path / "closed").mkdir(mode=0)
-    with pytest.raises(InputError, match="closed"):
-        list_folder(tmp_path)
+# ---- kinds of files
 
 
-def test_an_unreadable_folder_is_reported_by_name(tmp_path, monkeypatch):
-    def refuse(*_, onerror, **__):
-        onerror(PermissionError(13, "Permission denied", str(tmp_path / "closed")))
-        return iter(())
-
-    monkeypatch.setattr(os, "walk", refuse)
-    with pytest.raises(InputError, match=r"closed.*Permission denied"):
-        list_folder(tmp_path)
+@pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"])
+def test_kinds_that_people_have(kind):
+    file = io.BytesIO()
+    make_picture().save(file, kind)
+    pixels = np.asarray(decode(file.getvalue(), "x")).astype(int)
+    assert np.abs(pixels - np.asarray(make_picture())).mean() < 12
 
 
-@pytest.mark.parametrize(
-    "array,words",
-    [
-        (np.zeros((3, 32, 32), np.uint8), "channels first"),
-        (np.zeros((32, 32, 5), np.uint8), "is not"),
-        (np.zeros((32, 32, 3), np.int64), "int64"),
-        (np.full((32, 32, 3), np.nan), "NaN"),
-        (np.full((32, 32, 3), 200.0), "divide by 255"),
-        (np.full((32, 32, 3), -0.5), "outside"),
-        (np.zeros((0, 32, 3), np.uint8), "is not"),
-    ],
-)
-def test_arrays_that_would_be_misread(array, words):
-    with pytest.raises(InputError, match=words):
-        array_to_image(array)
+@pytest.mark.parametrize("kind", ["EPS", "JPEG2000", "PCX", "TGA", "ICO"])
+def test_kinds_that_are_refused(kind):
+    file = io.BytesIO()
+    make_picture().save(file, kind)
+    with pytest.raises(ImageDecodeError, match="x: is not an image of a known kind"):
+        decode(file.getvalue(), "x")
 
 
-@pytest.mark.parametrize(
-    "tensor,words",
-    [
-        (torch.zeros(32, 32, 3), "channels last"),
-        (torch.zeros(5, 32, 32), "is not"),
-        (torch.zeros(3, 32, 32, dtype=torch.int64), "int64"),
-        (torch.full((3, 32, 32), float("nan")), "NaN"),
-        (torch.full((3, 32, 32), 100.0), "outside"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:a float tensor")
-def test_tensors_that_would_be_misread(tensor, words):
-    with pytest.raises(InputError, match=words):
-        tensor_to_image(tensor)
+def test_heic(monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    heif.from_pillow(make_picture()).save(file, quality=95)
+    pixels = np.asarray(decode(file.getvalue(), "x")).astype(int)
+    assert np.abs(pixels - np.asarray(make_picture())).mean() < 12
+    assert is_image(file)
 
 
-def test_a_tensor_without_dark_values_warns():
-    with pytest.warns(UserWarning, match=r"2 \* x - 1"):
-        tensor_to_image(torch.rand(3, 16, 16))
+def test_heic_without_its_library_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    with pytest.raises(ImageDecodeError, match=r"x: is HEIC.*pip install pillow-heif"):
+        decode(head, "x")
 
 
-def test_every_kind_of_input_gives_the_same_pixels(tmp_path):
-    image = make_picture()
-    image.save(tmp_path / "x.png")
-    pixels = np.asarray(image)
-    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-    kinds = [
-        tmp_path / "x.png",
-        str(tmp_path / "x.png"),
-        image,
-        pixels,
-        pixels[None],
-        pixels / 255,
-        (pixels / 255).astype(np.float32),
-        tensor,
-        tensor[None],
-        tensor / 127.5 - 1,
-        [image],
-        iter([pixels]),
-        (p for p in [tmp_path / "x.png"]),
-        tmp_path,
-    ]
-    expected = Preprocessing(32).apply(image)
-    for kind in kinds:
-        rows = [row for _, batch in batches(kind, Preprocessing(32), 4) for row in batch]
-        assert len(rows) == 1 and np.array_equal(rows[0], expected), kind
+def test_sixteen_bit_pgm():
+    levels = np.linspace(0, 65535, 256).reshape(16, 16).astype(">u2")
+    pixels = np.asarray(decode(b"P5 16 16 65535 " + levels.tobytes(), "x"))
+    assert np.abs(pixels[..., 0] - levels / 257).max() <= 0.5
 
 
-def test_grey_and_rgba_arrays():
-    grey = np.asarray(make_picture().convert("L"))
-    assert np.array_equal(np.asarray(array_to_image(grey))[..., 0], grey)
-    assert np.array_equal(array_to_image(grey[..., None]), array_to_image(grey))
-    assert (np.asarray(array_to_image(np.zeros((16, 16, 4), np.uint8))) == 255).all()
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0garbage!!", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_exif_turns_nothing(exif, caplog):
+    for kind in ("JPEG", "PNG", "WEBP"):
+        file = io.BytesIO()
+        make_picture(width=30, height=20).save(file, kind, exif=exif)
+        assert decode(file.getvalue(), "x").size == (30, 20)
+    assert ("x: its damaged EXIF is ignored" in caplog.text) == (b"garbage" in exif)
 
 
-@pytest.mark.parametrize("thing", [3, None, b"bytes", {"a": 1}])
-def test_other_things_are_refused(thing):
-    with pytest.raises(InputError, match="is not an image"):
-        list(sources(thing))
+def test_a_turned_tiff_is_turned_once():
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    make_picture(width=30, height=20).save(file, "TIFF", exif=exif)
+    upright = np.asarray(make_picture(width=30, height=20).transpose(Image.Transpose.ROTATE_270))
+    assert np.array_equal(np.asarray(decode(file.getvalue(), "x")), upright)
+    assert np.array_equal(np.asarray(decode(Image.open(file), "x")), upright)
 
 
-def test_crop_is_that_of_the_paper_without_resampling():
-    crop = (25 / 178, 57 / 218, 153 / 178, 185 / 218)
-    preprocessing = Preprocessing(64, crop)
-    assert preprocessing.box(178, 218) == (25, 57, 153, 185)
-    assert preprocessing.box(89, 109) == (12, 28, 76, 92)
-    image = make_picture(width=89, height=109)
-    assert np.array_equal(preprocessing.apply(image), np.asarray(image)[28:92, 12:76])
-    assert preprocessing.box(100, 60, "center") == (20, 0, 80, 60)
-    assert not np.array_equal(preprocessing.apply(image), preprocessing.apply(image, "center"))
+def test_lab_is_refused():
+    with pytest.raises(ImageDecodeError, match=r"LAB.*save it as RGB"):
+        to_rgb(Image.new("LAB", (8, 8)))
 
 
-def test_nothing_is_stretched():
-    assert Preprocessing(32).box(100, 60) == (20, 0, 80, 60)
-    left, top, right, bottom = Preprocessing(32, (0.1, 0.2, 0.9, 0.8)).box(300, 100)
-    assert right - left == bottom - top == 60 and left + right == 300
+def test_a_pillow_image_stays_as_it_is():
+    image = Image.new("RGBA", (8, 8), (1, 2, 3, 4))
+    image.info["icc_profile"] = b"damaged"
+    before = (image.mode, image.tobytes(), dict(image.info))
+    to_rgb(image).putpixel((0, 0), (9, 9, 9))
+    assert (image.mode, image.tobytes(), dict(image.info)) == before
+    rgb = make_picture()
+    before = rgb.tobytes()
+    to_rgb(rgb).putpixel((0, 0), (9, 9, 9))
+    assert rgb.tobytes() == before
 
 
-def test_shrinking_is_antialiased():
-    stripes = np.zeros((256, 256, 3), np.uint8)
-    stripes[:, ::2] = 255
-    shrunk = Preprocessing(32).apply(Image.fromarray(stripes))
-    assert np.abs(shrunk.astype(int) - 127).max() < 10
+# ---- whose fault it is
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [{"size": 4}, {"size": 10**6}, {"size": 64, "crop": (0.5, 0, 0.2, 1)}, {"size": 64, "resampling": "magic"}],
-)
-def test_impossible_preprocessing_is_refused(arguments):
-    with pytest.raises(InputError, match="image:"):
-        Preprocessing(**arguments)
+def test_a_missing_image_is_also_the_builtin_error(tmp_path):
+    for error in (ImageDecodeError, FileNotFoundError, InputError):
+        with pytest.raises(error, match=r"none\.png: there is no such file"):
+            read(tmp_path / "none.png")
 
 
-def test_folder_order_and_names(photos):
-    names = [name for name, _ in sources(photos)]
-    assert names == sorted(names) and names[-1] == "more/09.png" and len(names) == 10
-    (photos / ".hidden.png").write_bytes(b"")
-    assert [name for name, _ in sources(photos)] == names
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES, errno.ENOMEM, errno.ESTALE])
+def test_what_the_system_cannot_read_is_no_damaged_image(tmp_path, monkeypatch, number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    make_picture().save(tmp_path / "x.png")
+    monkeypatch.setattr("builtins.open", fail)
+    with pytest.raises(InputError, match=r"x\.png.*read") as error:
+        read(tmp_path / "x.png")
+    assert not isinstance(error.value, ImageDecodeError)
 
 
-def test_tar(photos, tmp_path):
-    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
-        tar.add(photos, "faces")
-    names = [name for name, _ in sources(tmp_path / "photos.tar")]
-    assert "faces/more/09.png" in names and not any(n.endswith(".txt") for n in names)
-    (tmp_path / "broken.tar").write_bytes(b"no tar")
-    with pytest.raises(InputError, match=r"broken\.tar"):
-        list(sources(tmp_path / "broken.tar"))
+def test_an_open_image_that_the_system_cannot_read_is_no_damaged_one(tmp_path, monkeypatch):
+    make_picture().save(tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as image:
+        monkeypatch.setattr(type(image), "load", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
+        with pytest.raises(InputError, match="I/O error") as error:
+            decode(image, "x.png")
+    assert not isinstance(error.value, ImageDecodeError)
 
 
-def test_bad_images_can_be_skipped(tmp_path, caplog):
-    for i in range(5):
-        make_picture(i).save(tmp_path / f"{i}.png")
-    (tmp_path / "2.png").write_bytes(b"broken")
-    with pytest.raises(ImageDecodeError, match=r"2\.png"):
-        list(batches(tmp_path, Preprocessing(32), 2))
-    report = SourceReport()
-    stream = batches(tmp_path, Preprocessing(32), 2, on_error="skip", report=report)
-    found = [name for names, _ in stream for name in names]
-    assert "skipped:" in caplog.text and "2.png" in caplog.text
-    assert [name for name, _ in report.skipped] == ["2.png"] and "2.png" in str(report)
-    assert found == ["0.png", "1.png", "3.png", "4.png"]
+def test_a_file_of_gigabytes_is_refused_before_it_is_read(tmp_path):
+    with open(tmp_path / "huge.png", "wb") as file:
+        file.truncate(2**31)
+    with pytest.raises(ImageDecodeError, match=r"huge\.png: has 2147483648 bytes"):
+        read(tmp_path / "huge.png")
 
 
-def test_bad_arrays_are_named_by_their_place():
-    good, bad = np.zeros((32, 32, 3), np.uint8), np.full((32, 32, 3), np.nan)
-    with pytest.raises(InputError, match=r"^1: .*NaN"):
-        list(batches([good, bad], Preprocessing(32), 4))
-
-
-def test_reading_runs_only_a_little_ahead():
-    read = []
-
-    def images():
-        for i in range(1000):
-            read.append(i)
-            yield make_picture(i % 3)
-
-    stream = batches(images(), Preprocessing(32), 4)
-    next(stream)
-    stream.close()
-    assert len(read) < 20
-
-
-def test_grid_and_saving(tmp_path):
-    pixels = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(5)])
-    page = np.asarray(grid(pixels, columns=3))
-    assert page.shape == (16, 24, 3)
-    assert page[8, 8, 0] == 4 and page[-1, -1, 0] == 255
-    for name in ("x.png", "x.jpg", "x.tif"):
-        save_image(Image.fromarray(page), tmp_path / name)
-        assert read(tmp_path / name).shape == page.shape
-    with pytest.raises(InputError, match=r"x\.txt"):
-        save_image(Image.fromarray(page), tmp_path / "x.txt")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.jpg", "x.png", "x.tif"]
+def test_is_image_looks_at_the_beginning_only():
+    file = io.BytesIO()
+    make_picture().save(file, "JPEG")
+    assert is_image(io.BytesIO(file.getvalue()[:1000]))
+    for data in (b"", b"BM", b"BMW drives", b"P5 text", b"II*\0" + bytes(50), b"GIF8", b"RIFF0000WEBP", bytes(64)):
+        assert not is_image(io.BytesIO(data)), data

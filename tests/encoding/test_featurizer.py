@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 
 import ditifeat
 from ditifeat import DiTiFeaturizer
-from ditifeat.data.sources import list_folder
+from ditifeat.data.folders import list_folder
 from ditifeat.encoding.featurizer import _cached_encoder
 
 

@@ -13,7 +13,7 @@ from ditifeat.app.cli import main
 from ditifeat.data.batches import load_images
 from ditifeat.data.decode import decode
 from ditifeat.data.drawing import to_pixels
-from ditifeat.data.sources import list_folder
+from ditifeat.data.folders import list_folder
 
 WEIGHTS = Path(ditifeat.__file__).parent / "pretrained" / "weights"
 FACES = WEIGHTS / "faces"
