@@ -154,14 +154,16 @@ def test_kinds_that_are_refused(kind):
         decode(file.getvalue(), "x")
 
 
-def test_heic(monkeypatch):
+def test_heic():
     heif = pytest.importorskip("pillow_heif")
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
-    heif.from_pillow(make_picture()).save(file, quality=95)
-    pixels = np.asarray(decode(file.getvalue(), "x")).astype(int)
-    assert np.abs(pixels - np.asarray(make_picture())).mean() < 12
-    assert is_image(file)
+    heif.from_pillow(make_picture()).save(file, quality=95, exif=exif.tobytes())
+    upright = make_picture().transpose(Image.Transpose.ROTATE_270)
+    assert np.abs(np.asarray(decode(file.getvalue(), "x")).astype(int) - np.asarray(upright)).mean() < 12
+    assert is_image(io.BytesIO(file.getvalue()))
+    with pytest.raises(ImageDecodeError, match="x: is damaged"):
+        decode(file.getvalue()[:-200], "x")
 
 
 def test_heic_without_its_library_says_what_to_install(monkeypatch):
