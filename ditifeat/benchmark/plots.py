@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ditifeat.analysis.plots import _figure_class, _save
+from ditifeat.analysis.plots import load_figure_class, save_figure
 
 HIGHLIGHTED_GAIN = 0.02  # of AP, as the paper highlights
 
@@ -19,7 +19,7 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
     Raises:
         InputError: if matplotlib is missing.
     """
-    figure_class = _figure_class()
+    figure_class = load_figure_class()
     trained = {name: s for name, s in result["systems"].items() if not name.startswith("floor")}
     first, *others = trained
     attributes = list(trained[first]["attributes"])
@@ -40,7 +40,7 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
     panels[-1].set_yscale("log")
     panels[-1].set_title("probe weights, over an attribute's largest", fontsize=7)
     panels[-1].legend(fontsize=6)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_weights(weights: dict[str, np.ndarray], path: Path) -> None:
@@ -51,7 +51,7 @@ def plot_weights(weights: dict[str, np.ndarray], path: Path) -> None:
     Raises:
         InputError: if matplotlib is missing.
     """
-    figure = _figure_class()(figsize=(5, 3.2), layout="constrained")
+    figure = load_figure_class()(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     for name, values in weights.items():
         shares = np.abs(values) / np.abs(values).max(0).clip(1e-12)
@@ -60,7 +60,7 @@ def plot_weights(weights: dict[str, np.ndarray], path: Path) -> None:
     axes.set_xlabel("probe weight, over its attribute's largest")
     axes.set_ylabel("density")
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_curves(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
@@ -69,11 +69,11 @@ def plot_curves(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
     Raises:
         InputError: if matplotlib is missing.
     """
-    figure = _figure_class()(figsize=(6, 3.6), layout="constrained")
+    figure = load_figure_class()(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
     axes.set_xlabel("pictures seen")
     axes.set_ylabel("mean AP")
     axes.legend(fontsize=7)
-    _save(figure, path)
+    save_figure(figure, path)

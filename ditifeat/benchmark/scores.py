@@ -8,7 +8,7 @@ import numpy as np
 
 from ditifeat.analysis.linear import RIDGE_PER_DIM, size
 from ditifeat.analysis.metrics import dci, tad
-from ditifeat.analysis.probe import _deviation, _scores, probe
+from ditifeat.analysis.probe import _scale, _scores, probe
 
 
 def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, first: int) -> float:
@@ -21,9 +21,9 @@ def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, first: int) -> float:
     """
     from sklearn.linear_model import Ridge
 
-    scaled = (codes - codes[:first].mean(0)) / _deviation(codes[:first])
+    scaled = (codes - codes[:first].mean(0)) / _scale(codes[:first], each=False)
     predicted = Ridge(RIDGE_PER_DIM * size(scaled[:first])).fit(scaled[:first], targets[:first]).predict(scaled[first:])
-    scores = [_scores(predicted[:, i], targets[first:, i], "binary")["ap"] for i in range(targets.shape[1])]
+    scores = [_scores(predicted[:, i], targets[first:, i], True)["ap"] for i in range(targets.shape[1])]
     return float(np.nanmean(scores))
 
 
