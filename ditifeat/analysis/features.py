@@ -43,7 +43,7 @@ class Features:
     >>> np.asarray(features).dtype
     dtype('float32')
     >>> features[:3].time_steps(500, 1000).shape
-    (3, 150)
+    (3, 50)
     """
 
     array: np.ndarray
