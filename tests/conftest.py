@@ -1,6 +1,7 @@
 """A small model with random weights, whole and saved; and pictures that nobody owns."""
 
 import os
+import sys
 
 # Networks this small are slower on several threads, and programs that the tests start would contend for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -91,3 +92,8 @@ def photos(tmp_path_factory):
         make_picture(i).save(folder / ("more" if i >= 7 else "") / f"{i:02d}.png")
     (folder / "notes.txt").write_text("not a picture")
     return folder
+
+
+def without_package(monkeypatch, name):
+    """Has `import name` fail, as where it is not installed."""
+    monkeypatch.setitem(sys.modules, name, None)

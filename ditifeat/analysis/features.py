@@ -145,13 +145,18 @@ class Features:
         if isinstance(query, Features):
             check_same_origin((self.weights, self.preprocessing), (query.weights, query.preprocessing))
         count = integer("count", count, 1, len(np.atleast_2d(self.array)))
-        codes = np.asarray(query, dtype=np.float32)
+        try:
+            codes = np.asarray(query, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the query cannot be read as an array of numbers ({error})") from error
         if codes.ndim not in (1, 2) or codes.shape[-1] != self.partition.d or not np.isfinite(codes).all():
             raise InputError(
                 f"the query has shape {codes.shape}; it must be finite, one code of {self.partition.d} dimensions or (m, d)"
             )
         columns = slice(None) if time_steps is None else self.partition.dims_of_time_steps(*time_steps)
         rows = np.atleast_2d(self.array if time_steps is None else self.time_steps(*time_steps))
+        if not len(np.atleast_2d(codes)):
+            return []
         scale = max(float(rows.var(0).sum()) ** 0.5, 1e-8)
         found = NearestNeighbors(n_neighbors=count).fit(rows / scale)
         distances, indices = found.kneighbors(np.atleast_2d(codes)[:, columns] / scale)
