@@ -103,11 +103,13 @@ def test_booleans_and_empty_cells(tmp_path):
         ("name,y\n1.jpg,0\n", r"no labels for 2 of 3.*a/2\.jpg"),
         ("name,y\n1.jpg,0,1\n", "2 labels, expected 1"),
         ("name,y\n1.jpg,yes\n2.jpg,no\n3.jpg,no\n", "attribute y.*not words.*get_dummies"),
+        ("y,name\n1,1.jpg\n2,2.jpg\n3,3.jpg\n", "holds image names; make them"),
         ("name;y\n1.jpg;1,5\n2.jpg;2\n3.jpg;1\n", "decimal point"),
         ("name,y\n1.jpg,1_0\n2.jpg,2\n3.jpg,1\n", "not words"),
         ("name,y\n1.jpg,inf\n2.jpg,2\n3.jpg,1\n", "infinite"),
         ("name,y\n1.jpg,\n2.jpg,\n3.jpg,\n", "every label is missing"),
         ('name,y\n"1.jpg,0\n2.jpg,1\n', "is not CSV"),
+        ("index,y\n0,1\n1,0\n2,1\n", "numbered"),
         (",y\n0,1\n1,0\n2,1\n", "numbered"),  # pandas' default index, whose rows are not the files' numbers
         ("name,y\n", "holds no labels"),
         ("hello\n", "neither CSV"),
