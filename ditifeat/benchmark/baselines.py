@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ditifeat.benchmark.scores import ridge_mean_ap
 from ditifeat.benchmark.split import Split, in_batches
@@ -16,7 +16,7 @@ from ditifeat.data.batches import load_images
 from ditifeat.errors import ModelError
 from ditifeat.model.diffusion import DiffusionModel
 from ditifeat.model.diti import DiTi, Weighting
-from ditifeat.model.encoders import build_encoder
+from ditifeat.model.encoders import EncoderNetwork, build_encoder
 from ditifeat.train.initialise import STARTED_ON, encoder_from_dm, initialise_error_predictive, initialise_white
 
 DDAE_TIME_STEPS = (50, 150, 300)
@@ -74,7 +74,7 @@ def down_path(
     return _initialised_codes(encoder, model, split, initialisation, weighting)
 
 
-def _build(model: DiTi) -> nn.Sequential:
+def _build(model: DiTi) -> EncoderNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = build_encoder(model.config.encoder, model.config.image.size, model.partition.d)
@@ -82,7 +82,7 @@ def _build(model: DiTi) -> nn.Sequential:
 
 
 def _initialised_codes(
-    encoder: nn.Sequential,
+    encoder: EncoderNetwork,
     model: DiTi,
     split: Split,
     initialisation: Initialisation,
