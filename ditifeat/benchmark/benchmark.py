@@ -20,7 +20,7 @@ from ditifeat.benchmark.tables import attribute_table, grouped, heading, table
 from ditifeat.data.batches import load_images
 from ditifeat.encoding.encoder import Encoder, load_encoder
 from ditifeat.errors import InputError, ModelError, require
-from ditifeat.files import write_text
+from ditifeat.files import check_writable, write_text
 from ditifeat.model.diti import DiTi
 from ditifeat.model.sampling import ddim_grid
 from ditifeat.train.evaluate import RECONSTRUCTED, reconstruction
@@ -63,6 +63,7 @@ def benchmark(
     """
     for package in ("pandas", "tabulate", "matplotlib", "accelerate"):
         require(package, "benchmark")
+    check_writable(Path(out) / "benchmark.md")
     encoders = load_runs(runs, device)
     ddim_grid(encoders[0].partition.num_time_steps, steps)  # refuses steps before the work
     split = read_split(data, labels, encoders[0].config.image, train_size)

@@ -31,7 +31,7 @@ from ditifeat.data.drawing import to_pixels
 from ditifeat.editing.edit import attribute_edit, checked_direction, subset_edit
 from ditifeat.encoding.encoder import Encoder
 from ditifeat.errors import InputError, require
-from ditifeat.files import write_text
+from ditifeat.files import check_writable, write_text
 from ditifeat.model.sampling import fixed_point_grid
 from ditifeat.schema import integer
 from ditifeat.train.evaluate import SPARSE
@@ -79,6 +79,7 @@ def evaluate_edits(
     """
     for package in ("pandas", "tabulate"):
         require(package, "benchmark")
+    check_writable(Path(out) / "edits.md")
     encoders = load_runs(runs, device)
     if any(encoder.config.method != "diti" for encoder in encoders):
         raise InputError("the edit evaluation compares DiTi and PDAE runs; give no others")

@@ -102,7 +102,9 @@ def read_split(data: Any, labels: Any, preprocessing: Preprocessing, train_size:
     attributes = read_attributes(labels, names)
     real = [attribute.name for attribute in attributes if attribute.kind == "real"]
     if real:
-        raise InputError(f"attribute {real[0]}: has more than two different labels; the benchmark compares those of two")
+        raise InputError(
+            f"attribute {real[0]}: has more than two different labels; the benchmark compares those of two"
+        )
     targets = np.stack([attribute.values for attribute in attributes], axis=1)
     train = np.arange(len(names)) < train_size
     return Split(np.concatenate(rows), tuple(names), tuple(a.name for a in attributes), targets, train)

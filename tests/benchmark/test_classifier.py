@@ -82,12 +82,12 @@ def test_an_unknown_label_teaches_nothing(split):
     targets = split.targets.copy()
     targets[:, 1] = np.nan
     targets[0, 0] = np.nan
-    weight = train_classifier(make_split(targets=targets), spec=SMALL).network[-1].weight
+    weight = train_classifier(make_split(targets=targets), spec=SMALL).network.head.weight
     assert torch.isfinite(weight).all()
     untaught = ClassifierSpec(SMALL.encoder, epochs=1, weight_decay=0.0)
     before = AttributeClassifier(32, 2, untaught)
     after = train_classifier(make_split(targets=targets), spec=untaught)
     torch.manual_seed(0)
     before = AttributeClassifier(32, 2, untaught)
-    assert torch.equal(before.network[-1].weight[1], after.network[-1].weight[1])
-    assert not torch.equal(before.network[-1].weight[0], after.network[-1].weight[0])
+    assert torch.equal(before.network.head.weight[1], after.network.head.weight[1])
+    assert not torch.equal(before.network.head.weight[0], after.network.head.weight[0])
