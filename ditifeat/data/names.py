@@ -80,7 +80,9 @@ def match_names(names: Sequence[str], keys: Sequence[str]) -> list[int]:
         taken[place] = name
         found.append(place)
     if missing:
-        example = f"; the labels have names like {keys[0]!r}" if keys else ""
+        alike = whole.ends.get(posixpath.basename(normalise(missing[0])))
+        example = f"; the labels have names like {keys[alike[0] if alike else 0]!r}" if keys else ""
+        example += " in another folder; write both relative to one folder" if alike else ""
         raise InputError(
             f"no labels for {len(missing)} of {len(names)} images, the first {missing[0]!r}; names must agree{example}"
         )
