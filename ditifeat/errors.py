@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 
 class DitifeatError(Exception):
     """Base class of every error that this package raises on purpose."""
@@ -57,3 +60,24 @@ class WriteError(DitifeatError, OSError):
 
 class FolderInUseError(DitifeatError, BlockingIOError):
     """Another process writes to the same folder."""
+
+
+def require(library: str, extra: str) -> Any:
+    """Import an optional library.
+
+    Args:
+        library: the module to import.
+        extra: of `pyproject.toml`, that brings it.
+
+    Raises:
+        MissingDependencyError: if it is not installed, with the command that installs it.
+
+    >>> require("json", "test").dumps([1])
+    '[1]'
+    """
+    try:
+        return import_module(library)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{library} is not installed; it comes with an extra: pip install 'ditifeat[{extra}]'"
+        ) from error

@@ -1,50 +1,185 @@
-"""Files: atomic writes, strict reads. A writer killed in the middle leaves the old file or none."""
+"""Files: atomic writes, strict reads, locked folders. A writer killed in the middle leaves the old file or none."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditifeat.errors import ModelError
+from ditifeat.errors import DitifeatError, FolderInUseError, MissingFileError, ModelError, WriteError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+logger = logging.getLogger(__name__)
+
+_COUNTER = itertools.count()  # next() is atomic: each write of this process has its own number
+
+_WRITING: set[str] = set()  # names of this process's temporary files; others with its number are a dead one's
+
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
-    """Has `write` fill a temporary file beside `path`, syncs it to disk, and only then gives it its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """Has `write` fill a temporary file beside `path`, syncs it to disk, and only then gives it its name.
+
+    Writers of the same path in other threads and processes do not disturb each other: the last one's file stays.
+    Temporary files that dead processes left of the same name are removed.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        write: is given the temporary file's path.
+
+    Raises:
+        WriteError: if it cannot be written: no space, no permission, a folder of that name.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ditifeat.files import atomic_write
+        >>> atomic_write(Path("note.txt"), lambda partial: partial.write_text("whole", "utf-8"))
+        >>> Path("note.txt").read_text()
+        'whole'
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{next(_COUNTER)}.partial")
+    _WRITING.add(partial.name)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(partial)
         os.replace(partial, path)
+        _sync(path.parent)
+    except DitifeatError:
+        raise
+    except OSError as error:
+        raise _write_error(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        _WRITING.discard(partial.name)
+
+
+def check_writable(path: Path) -> None:
+    """Refuses, before long work, a path that its result could not be written to.
+
+    Raises:
+        WriteError: if no file can be made in its folder, or it is a folder itself.
+    """
+    if path.is_dir():
+        raise WriteError(f"{path}: is a folder; give the name of a file")
+    probe = path.with_name(f".{path.name}.{os.getpid()}.{next(_COUNTER)}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Locks a folder for one writer: `with exclusive(folder): ...`. The lock ends with its process, however that ends.
+
+    Its file, `.lock`, stays: removing it would let a third writer in beside one that waits for it.
+
+    Raises:
+        FolderInUseError: if another process, or another thread of this one, holds the folder.
+        WriteError: if the folder cannot be written to.
+    """
+    import fcntl  # which Windows lacks, and reading models needs nothing of
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise _write_error(folder, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise FolderInUseError(
+                f"{folder}: process {file.read().strip() or '?'} is writing to it; wait for it, or use another folder"
+            ) from None
+        except OSError as error:  # some network file systems have no locks
+            logger.warning("%s: cannot be locked (%s); do not write to it twice at a time", folder, error.strerror)
+        else:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield
+
+
+def _sync(path: Path) -> None:
+    """Has the disk hold what was written; a folder's sync makes a renaming last."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(path: Path) -> None:
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)(\.\d+)?\.partial")
+    for entry in path.parent.iterdir():
+        match = pattern.fullmatch(entry.name)
+        if match and entry.name not in _WRITING and not _is_alive(int(match[1])):
+            with suppress(OSError):
+                entry.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether another process of this number runs."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _write_error(path: Path, error: OSError) -> WriteError:
+    return WriteError(
+        f"{path}: cannot be written ({error.strerror or error}); free space, or choose a folder that you may write to"
+    )
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file, whole or not at all."""
+    """Writes a text file in UTF-8, as `atomic_write`."""
     atomic_write(path, lambda partial: partial.write_text(text, "utf-8"))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """A safetensors file, whole or not at all."""
+    """Writes a safetensors file, as `atomic_write`."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    atomic_write(path, lambda partial: save_file(contiguous, partial, metadata))
+
+    def write(partial: Path) -> None:
+        try:
+            save_file(contiguous, partial, metadata)
+        except SafetensorError as error:  # its writer's way to say that the disk is full
+            raise OSError(str(error)) from error
+
+    atomic_write(path, write)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A safetensors file's tensors and metadata.
 
     Raises:
-        ModelError: if it is missing, or not a whole safetensors file.
+        MissingFileError: if it does not exist.
+        ModelError: if it is not a whole safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -52,26 +187,36 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError:
-        raise ModelError(f"{path}: there is no such file") from None
-    except (SafetensorError, OSError) as error:
+        raise MissingFileError(f"{path}: there is no such file") from None
+    except SafetensorError as error:
         raise ModelError(f"{path}: is not a whole safetensors file ({error}); fetch or make it again") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 DTYPES = ("torch.float32", "torch.float16", "torch.bfloat16")
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file.
+    """A JSON file in UTF-8.
 
     Raises:
-        ModelError: if it is missing, or not JSON.
+        MissingFileError: if it does not exist.
+        ModelError: if it is not JSON, or says a key twice.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"), object_pairs_hook=_unique_keys)
     except FileNotFoundError:
-        raise ModelError(f"{path}: there is no such file") from None
-    except (OSError, ValueError) as error:
+        raise MissingFileError(f"{path}: there is no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError(f"a key is said twice among {', '.join(key for key, _ in pairs)}")
+    return made
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

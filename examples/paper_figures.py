@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 import ditifeat
 from ditifeat.benchmark.plots import plot_weights
@@ -36,7 +37,8 @@ def main() -> None:
     models = {"ours": None} | ({"PDAE": arguments.pdae} if arguments.pdae else {})
     encoders = {title: ditifeat.load_encoder(name) for title, name in models.items()}
 
-    edits = {}
+    faces = np.stack([np.asarray(Image.open(face).convert("RGB")) for face in FACES])
+    edits = {"generated faces": faces[: arguments.faces]}
     for title, encoder in encoders.items():
         report = encoder.attributes(sparse=True)
         for name in ATTRIBUTES:
@@ -44,13 +46,13 @@ def main() -> None:
             edits[f"{title}: {name.replace('_', ' ')}, strength {arguments.scale}"] = np.stack(edited)
     save_image(sheet(edits), arguments.out / "edits.png")
 
-    swaps, ours = {}, encoders["ours"]
+    swaps, ours = {"from one face, to another": faces[[0, 5]]}, encoders["ours"]
     for lo, hi in RANGES:
         subsets = ours.partition.subsets_of_time_steps(lo, hi)
         path = ditifeat.edit(
             ours, FACES[0], reference=FACES[5], subsets=subsets, scale=list(np.linspace(0, 1, 6)), **options
         )
-        swaps[f"time-steps {lo}-{hi}, from one face to another, x_T kept"] = np.stack(path)
+        swaps[f"time-steps {lo}-{hi}, x_T kept"] = np.stack(path)
     save_image(sheet(swaps), arguments.out / "swaps.png")
 
     reports = {title: encoder.attributes() for title, encoder in encoders.items()}

@@ -1,6 +1,7 @@
 """A small model with random weights, whole and saved; and pictures that nobody owns."""
 
 import os
+import sys
 
 # Networks this small are slower on several threads, and programs that the tests start would contend for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,10 +16,7 @@ from ditifeat.model.codec import CodecSpec
 from ditifeat.model.config import DMReference
 from ditifeat.model.encoders import EncoderSpec
 from ditifeat.model.partition import TimeStepPartition
-from ditifeat.train.recipe import DMRecipe, Optimiser, Recipe, UNetSpec
-from ditifeat.train.tasks.contrastive import ContrastiveRecipe
-from ditifeat.train.tasks.diffae import DiffAERecipe
-from ditifeat.train.tasks.diti import DiTiRecipe
+from ditifeat.train.recipe import ContrastiveRecipe, DiffAERecipe, DiTiRecipe, DMRecipe, Optimiser, Recipe, UNetSpec
 
 
 def tiny_recipe(**changes):
@@ -30,8 +28,7 @@ def tiny_recipe(**changes):
         "partition": TimeStepPartition(8, 32),
         "encoder": EncoderSpec((32, 32), attention=(1,), heads=2),
         "dm": DMRecipe(UNetSpec((32, 32), layers=1, head_dim=16), Optimiser(80, batch=4, lr=1e-3, ema=0.5)),
-        "method": "diti",
-        "section": DiTiRecipe(Optimiser(80, batch=4, lr=1e-3, ema=0.5), warm_start=True),
+        "diti": DiTiRecipe(Optimiser(80, batch=4, lr=1e-3, ema=0.5), warm_start=True),
     }
     return Recipe(**{**values, **changes})
 
@@ -43,11 +40,10 @@ def method_recipe(method, **changes):
         return tiny_recipe(name="pdae", partition=one, **changes)
     if method == "diffae":
         dm = DMRecipe(UNetSpec((32, 32), layers=1, head_dim=16), prediction="sample")
-        section = DiffAERecipe(optimiser)
-        return tiny_recipe(name="diffae", partition=one, dm=dm, method="diffae", section=section, **changes)
+        return tiny_recipe(name="diffae", partition=one, dm=dm, diti=None, diffae=DiffAERecipe(optimiser), **changes)
     loss = "nt_xent" if method == "simclr" else "simsiam"
     section = ContrastiveRecipe(optimiser, loss, projection=8)
-    return tiny_recipe(name=method, partition=one, dm=None, method="contrastive", section=section, **changes)
+    return tiny_recipe(name=method, partition=one, dm=None, diti=None, contrastive=section, **changes)
 
 
 def random_model(recipe):
@@ -96,3 +92,8 @@ def photos(tmp_path_factory):
         make_picture(i).save(folder / ("more" if i >= 7 else "") / f"{i:02d}.png")
     (folder / "notes.txt").write_text("not a picture")
     return folder
+
+
+def without_package(monkeypatch, name):
+    """Has `import name` fail, as where it is not installed."""
+    monkeypatch.setitem(sys.modules, name, None)

@@ -1,180 +1,32 @@
-"""A damaged or hostile model folder gives one clear error, and nothing of it is built or run."""
+"""Writes are whole or not at all, whoever else writes; what cannot be read or written is one clear error."""
 
-import json
-import shutil
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from torch import nn
 
-import ditifeat
 from ditifeat import ModelError
-from ditifeat.files import atomic_write
-from ditifeat.model.config import ModelConfig, read_config, write_config
-from ditifeat.model.diti import DiTi
-
-
-@pytest.fixture
-def folder(tiny_folder, tmp_path):
-    return shutil.copytree(tiny_folder, tmp_path / "model")
-
-
-def change(path, update):
-    data = json.loads(path.read_text())
-    update(data)
-    path.write_text(json.dumps(data))
-
-
-def test_config_round_trip(folder, tmp_path):
-    config = read_config(folder)
-    assert isinstance(config, ModelConfig)
-    write_config(tmp_path, config)
-    assert read_config(tmp_path) == config
-    assert json.loads((folder / "config.json").read_text())["format_version"] == 1
-
-
-@pytest.mark.parametrize(
-    "update,words",
-    [
-        (lambda c: c.update(extra=1), "unknown key extra"),
-        (lambda c: c["image"].update(module="os"), r"unknown key image\.module"),
-        (lambda c: c["encoder"].update(_target_="os.system"), r"unknown key encoder\._target_"),
-        (lambda c: c.pop("partition"), "missing key partition"),
-        (lambda c: c["partition"].update(d=10**12), "d = 1000000000000"),
-        (lambda c: c["partition"].update(k=-1), "k = -1"),
-        (lambda c: c["partition"].update(num_time_steps=10**12), "num_time_steps"),
-        (lambda c: c.update(latent_dim=31), "latent_dim = 31"),
-        (lambda c: c.update(latent_dim="32"), "latent_dim = '32' must be of type int"),
-        (lambda c: c.update(latent_dim=True), "must be of type int"),
-        (lambda c: c["image"].update(size=10**9), "size"),
-        (lambda c: c["image"].update(crop=[0, 0, 1]), "4 entries"),
-        (lambda c: c["image"].update(crop=[0, 0, 1, float("nan")]), "crop"),
-        (lambda c: c["encoder"].update(channels=[2048] * 11), "channels"),
-        (lambda c: c["codec"].update(kind="pickle"), "one of pixels, unshuffle, vae"),
-        (lambda c: c["codec"].update(factor=5), "does not divide"),
-        (lambda c: c["dm"].update(repo="../../etc", commit="0" * 40), "org/name"),
-        (lambda c: c["dm"].update(repo="a/b"), "needs its commit"),
-        (lambda c: c["dm"].update(repo="a/b", commit="main"), "40 hex"),
-        (lambda c: c["dm"].update(attention_heads=10**6), "attention_heads"),
-        (lambda c: c.update(format_version=2), "format_version = 2"),
-    ],
+from ditifeat.errors import FolderInUseError, InputError, MissingFileError, WriteError
+from ditifeat.files import (
+    atomic_write,
+    check_writable,
+    exclusive,
+    load_strictly,
+    read_json,
+    read_tensors,
+    select_prefix,
+    write_tensors,
+    write_text,
 )
-def test_configurations_that_are_refused(folder, update, words):
-    change(folder / "config.json", update)
-    with pytest.raises(ModelError, match=words) as error:
-        ditifeat.load_encoder(folder)
-    assert "config.json" in str(error.value)
-
-
-def test_folders_that_are_no_model(tmp_path):
-    with pytest.raises(ModelError, match=r"no config\.json"):
-        ditifeat.load_encoder(tmp_path)
-    with pytest.raises(ModelError, match="no such folder"):
-        DiTi.load(tmp_path / "none")
-    for text in ("{", "[]", "\xff"):
-        (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
-        with pytest.raises(ModelError, match=r"config\.json"):
-            ditifeat.load_encoder(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "update,words",
-    [
-        (lambda t: t.pop("encoder.trunk.0.weight"), r"missing: trunk\.0\.weight"),
-        (lambda t: t.update({"encoder.trunk.9.weight": torch.zeros(3)}), r"unknown: trunk\.9\.weight"),
-        (lambda t: t.update({"optimiser": torch.zeros(3)}), "unknown tensor optimiser"),
-        (
-            lambda t: t.update({"encoder.trunk.0.weight": torch.zeros(2, 3, 3, 3)}),
-            r"trunk\.0\.weight has shape \(2, 3, 3, 3\)",
-        ),
-        (lambda t: t.update({"encoder.trunk.0.bias": torch.zeros(32, dtype=torch.int32)}), r"of type torch\.int32"),
-        (lambda t: t.update({"encoder.trunk.0.bias": torch.full((32,), float("nan"))}), "NaN"),
-        (lambda t: t.pop("code.mean"), r"code\.mean and code\.std must be there"),
-        (lambda t: t.update({"code.std": torch.zeros(32)}), "std above 0"),
-    ],
-)
-def test_encoder_weights_that_are_refused(folder, update, words):
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    update(tensors)
-    save_file(tensors, path)
-    with pytest.raises(ModelError, match=words):
-        ditifeat.load_encoder(folder)
-
-
-def test_estimator_weights_that_are_refused(folder):
-    path = folder / "estimator.safetensors"
-    tensors = load_file(path)
-    save_file({**tensors, "extra": torch.zeros(1)}, path)
-    encoder = ditifeat.load_encoder(folder)  # which does not read it
-    with pytest.raises(ModelError, match=r"estimator\.safetensors.*unknown: extra"):
-        encoder.model  # noqa: B018
-
-
-@pytest.mark.parametrize("cut", [0, 7, 1000])
-def test_truncated_weights(folder, cut):
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ModelError, match=r"model\.safetensors.*not a whole safetensors"):
-        ditifeat.load_encoder(folder)
-
-
-def test_missing_weights(folder):
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="no such file"):
-        ditifeat.load_encoder(folder)
-
-
-@pytest.mark.parametrize(
-    "update,words",
-    [
-        (lambda c: c.update(trust_remote_code=True), "unknown key trust_remote_code"),
-        (lambda c: c.update(_class_name="StableDiffusionPipeline"), "UNet2DModel"),
-        (lambda c: c.update(block_out_channels=[10**9, 32]), "8192"),
-        (lambda c: c.update(layers_per_block=10**9), "layers_per_block"),
-        (lambda c: c.update(down_block_types=["os.system", "DownBlock2D"]), "cannot build it|os.system"),
-        (lambda c: c.update(block_out_channels=[64, 32]), "shape|fit"),
-    ],
-)
-def test_dm_configurations_that_are_refused(folder, update, words):
-    change(folder / "dm" / "unet" / "config.json", update)
-    with pytest.raises(ModelError, match=words):
-        DiTi.load(folder)
-
-
-def test_dm_without_safetensors_is_refused(folder):
-    weights = folder / "dm" / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(ModelError, match="other than safetensors are never read"):
-        DiTi.load(folder)
-
-
-def test_encode_needs_the_encoder_s_files_alone(folder, photos):
-    shutil.rmtree(folder / "dm")
-    (folder / "estimator.safetensors").unlink()
-    encoder = ditifeat.load_encoder(folder)
-    assert ditifeat.encode(encoder, photos).shape == (10, 32)
-    with pytest.raises(ModelError):
-        encoder.model  # noqa: B018
-
-
-def test_flat_dm_folders_with_old_attention_names(tiny_model, tmp_path):
-    """google/ddpm-* keep both configurations at the top, and attention's names of before diffusers 0.15."""
-    from ditifeat.model.diffusion import OLD_ATTENTION, DiffusionModel
-
-    tiny_model.dm.save(tmp_path / "new")
-    flat = tmp_path / "flat"
-    flat.mkdir()
-    shutil.copy(tmp_path / "new" / "scheduler" / "scheduler_config.json", flat)
-    shutil.copy(tmp_path / "new" / "unet" / "config.json", flat)
-    tensors = load_file(tmp_path / "new" / "unet" / "diffusion_pytorch_model.safetensors")
-    for old, new in OLD_ATTENTION.items():
-        tensors = {key.replace(new, old): value for key, value in tensors.items()}
-    assert any(".query." in key for key in tensors)
-    save_file(tensors, flat / "diffusion_pytorch_model.safetensors")
-    loaded = DiffusionModel.load(flat, tiny_model.dm.codec)
-    for key, value in tiny_model.dm.unet.state_dict().items():
-        assert torch.equal(loaded.unet.state_dict()[key], value)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
@@ -187,3 +39,254 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         atomic_write(path, write)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_eight_threads_to_one_path(tmp_path):
+    path = tmp_path / "new" / "x.safetensors"
+
+    def write(value):
+        for _ in range(10):
+            write_tensors(path, {"x": torch.full((5000,), float(value))})
+            assert len(read_tensors(path)[0]["x"].unique()) == 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert [p.name for p in path.parent.iterdir()] == ["x.safetensors"]
+
+
+def run(program, folder, **arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], text=True, stdout=subprocess.PIPE, **arguments
+    )
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ditifeat.files import atomic_write
+def write(partial):
+    partial.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+atomic_write(Path(sys.argv[1]) / "x", write)
+"""
+
+
+def test_leftovers_of_dead_writers_go_at_the_next_write(tmp_path):
+    (tmp_path / "x").write_text("old")
+    assert run(KILLED, tmp_path).wait() == -signal.SIGKILL
+    (left,) = tmp_path.glob(".x.*.partial")
+    assert (tmp_path / "x").read_text() == "old"
+    dead = left.name.split(".")[2]
+    kept = {f".y.{dead}.0.partial", f".x.{os.getppid()}.0.partial", ".x.partial", "x.partial", f"x.{dead}.0.partial"}
+    for name in (*kept, f".x.{dead}.partial", f".x.{os.getpid()}.12345678.partial", f".x.{10**30}.partial"):
+        (tmp_path / name).write_text("half")
+    write_text(tmp_path / "x", "new")
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "x",
+        *kept,
+    }  # of other files, of living processes, no pattern of ours
+    assert (tmp_path / "x").read_text() == "new"
+
+
+def test_a_writer_that_is_still_busy_is_left_alone(tmp_path):
+    begun, done = threading.Event(), threading.Event()
+
+    def slow(partial):
+        partial.write_text("slow")
+        begun.set()
+        assert done.wait(10)
+
+    thread = threading.Thread(target=atomic_write, args=(tmp_path / "x", slow))
+    thread.start()
+    assert begun.wait(10)
+    write_text(tmp_path / "x", "quick")
+    done.set()
+    thread.join()
+    assert (tmp_path / "x").read_text() == "slow" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_full_disk(tmp_path, number):
+    (tmp_path / "x").write_text("old")
+
+    def full(partial):
+        partial.write_text("half")
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(WriteError, match=rf"x: cannot be written \({os.strerror(number)}\)") as error:
+        atomic_write(tmp_path / "x", full)
+    assert isinstance(error.value, OSError) and (tmp_path / "x").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+FULL = """
+import resource, sys, torch
+from pathlib import Path
+from ditifeat.errors import WriteError
+from ditifeat.files import write_tensors, write_text
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+for write in (lambda p: write_text(p, "x" * 9999), lambda p: write_tensors(p, {"x": torch.zeros(9999)})):
+    try:
+        write(Path(sys.argv[1]) / "x")
+    except WriteError as error:
+        print(error)
+"""
+
+
+def test_every_writer_says_that_there_is_no_space(tmp_path):
+    out = run(FULL, tmp_path).communicate()[0].splitlines()
+    assert len(out) == 2 and all(f"{tmp_path / 'x'}: cannot be written (" in line for line in out)
+    assert not list(tmp_path.iterdir())
+
+
+def unwritable(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    yield tmp_path / "file" / "x"
+    yield tmp_path / "folder"
+    yield Path("/proc/ditifeat/x")
+    if os.geteuid():
+        (tmp_path / "folder").chmod(0o500)
+        yield tmp_path / "folder" / "x"
+
+
+def test_paths_that_cannot_be_written(tmp_path):
+    for path in unwritable(tmp_path):
+        for write in (check_writable, lambda p: write_text(p, "x")):
+            with pytest.raises(WriteError, match=str(path)):
+                write(path)
+
+
+def test_a_path_that_can_be_written_is_left_as_it_is(tmp_path):
+    (tmp_path / "x").write_text("old")
+    check_writable(tmp_path / "x")
+    check_writable(tmp_path / "new" / "y")
+    assert (tmp_path / "x").read_text() == "old" and not list((tmp_path / "new").iterdir())
+
+
+def test_our_own_errors_pass(tmp_path):
+    def write(partial):
+        raise MissingFileError("model: there is no such file")
+
+    with pytest.raises(MissingFileError, match=r"^model: there is no such file$"):
+        atomic_write(tmp_path / "x", write)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from ditifeat.files import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_folder_has_one_writer(tmp_path):
+    folder = tmp_path / "run"
+    process = run(HOLD, folder, stdin=subprocess.PIPE)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(FolderInUseError, match=rf"run: process {process.pid} is writing") as error, exclusive(folder):
+        pass
+    assert isinstance(error.value, BlockingIOError)
+    process.kill()  # the lock ends with its process
+    process.wait()
+    with exclusive(folder):
+        with pytest.raises(FolderInUseError, match=str(os.getpid())), exclusive(folder):
+            pass
+        with exclusive(tmp_path / "other"):
+            pass
+    with exclusive(folder):
+        pass
+
+
+def test_an_error_inside_frees_the_folder(tmp_path):
+    for _ in range(2):
+        with pytest.raises(InputError), exclusive(tmp_path):
+            raise InputError("x")
+
+
+def test_folders_without_locks(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with caplog.at_level(logging.WARNING), exclusive(tmp_path):
+        assert "cannot be locked" in caplog.text
+    with pytest.raises(WriteError, match="/proc"), exclusive(Path("/proc/ditifeat")):
+        pass
+
+
+@pytest.mark.parametrize(
+    "text,words",
+    [
+        ("{", "cannot be read as JSON"),
+        ("", "cannot be read as JSON"),
+        ("\xff", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("1" * 5000, "cannot be read as JSON"),
+        ('{"a": {"k": 1, "k": 2}}', "a key is said twice among k, k"),
+    ],
+)
+def test_what_is_not_json(tmp_path, text, words):
+    path = tmp_path / "x.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match=rf"x\.json: .*{words}"):
+        read_json(path)
+
+
+def test_missing_and_unreadable_files(tmp_path):
+    for read in (read_json, read_tensors):
+        with pytest.raises(MissingFileError, match="none: there is no such file") as error:
+            read(tmp_path / "none")
+        assert isinstance(error.value, FileNotFoundError) and isinstance(error.value, ModelError)
+        with pytest.raises(ModelError, match=str(tmp_path)):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [0, 7, 20, -1])
+def test_tensors_that_are_cut(tmp_path, cut):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"x": torch.arange(4.0)}, {"about": "this"})
+    tensors, about = read_tensors(path)
+    assert torch.equal(tensors["x"], torch.arange(4.0)) and about == {"about": "this"}
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ModelError, match="not a whole safetensors"):
+        read_tensors(path)
+
+
+def test_turned_tensors_and_parameters_are_written(tmp_path):
+    x = torch.arange(6.0).reshape(2, 3)
+    write_tensors(tmp_path / "x", {"turned": x.T, "parameter": nn.Parameter(x.clone())})
+    tensors, _ = read_tensors(tmp_path / "x")
+    assert torch.equal(tensors["turned"], x.T) and torch.equal(tensors["parameter"], x)
+
+
+@pytest.mark.parametrize(
+    "update,words",
+    [
+        ({"weight": None}, "missing: weight; unknown: none"),
+        ({"extra": torch.zeros(1)}, "missing: none; unknown: extra"),
+        ({"weight": torch.zeros(3, 2)}, r"weight has shape \(3, 2\), expected \(2, 3\)"),
+        ({"weight": torch.zeros(2, 3, dtype=torch.int32)}, r"weight is of type torch\.int32"),
+        ({"weight": torch.zeros(2, 3, dtype=torch.float64)}, r"weight is of type torch\.float64"),
+        ({"bias": torch.tensor([1.0, float("inf")])}, "bias holds NaN or infinite"),
+    ],
+)
+def test_weights_are_loaded_strictly(update, words):
+    tensors = {k: v for k, v in {"weight": torch.ones(2, 3), "bias": torch.zeros(2), **update}.items() if v is not None}
+    with torch.device("meta"):
+        module = nn.Linear(3, 2)
+    with pytest.raises(ModelError, match=f"here: .*{words}"):
+        load_strictly(module, tensors, "here")
+
+
+def test_half_precision_is_loaded_as_float32():
+    with torch.device("meta"):
+        module = nn.Linear(3, 2)
+    load_strictly(module, {"weight": torch.ones(2, 3).half(), "bias": torch.ones(2).bfloat16()}, "here")
+    assert module.weight.dtype == module.bias.dtype == torch.float32 and module(torch.ones(3))[0].item() == 4
+
+
+def test_prefixes():
+    assert select_prefix({"a.b": 1, "ab": 2, "a.c.d": 3}, "a.") == {"b": 1, "c.d": 3}

@@ -1,43 +1,62 @@
-"""The result of encoding: codes with row names and their partition."""
+"""The result of encoding: codes with the rows' names, their partition, and what made them."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ditifeat.errors import InputError
+from ditifeat.errors import InputError, MissingDependencyError, MissingInputError
 from ditifeat.files import atomic_write, read_tensors, write_tensors
 from ditifeat.model.partition import TimeStepPartition
-from ditifeat.schema import from_dict
+from ditifeat.schema import from_dict, integer
 
 if TYPE_CHECKING:
     import pandas
-
-ATTRIBUTES, SPARSE_ATTRIBUTES = "attributes.safetensors", "attributes-sparse.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
     """Codes with their rows' names and their partition; `numpy.asarray` and scikit-learn take it as an array.
 
+    Equality and hash are those of the object; compare arrays by `numpy.array_equal`.
+
     Attributes:
-        array: float32 `(n, d)`; `(d,)` for one picture.
+        array: float32 `(n, d)`; `(d,)` for one image.
         names: of the rows: paths, relative to the folder where one was given; numbers where there was no name.
         partition: which dimensions belong to which time-steps.
-        model: the name of the model that made them.
+        model: the name of the model that encoded the images.
+        weights: sha256 of that encoder's weights, 64 hex digits; empty where it is unknown.
+        preprocessing: hash of size, crop and resampling of the images; empty where it is unknown.
+        skipped: names of the images that could not be decoded and have no row (`on_error="skip"`).
+
+    Raises:
+        InputError: if the array's shape disagrees with the names or the partition.
+
+    >>> features = ditifeat.encode(encoder, "photos/", crop="center")
+    >>> features.shape, features.names[:2]
+    ((8, 512), ('0.png', '1.png'))
+    >>> np.asarray(features).dtype
+    dtype('float32')
+    >>> features[:3].time_steps(500, 1000).shape
+    (3, 50)
     """
 
     array: np.ndarray
     names: tuple[str, ...]
     partition: TimeStepPartition
     model: str = ""
+    weights: str = ""
+    preprocessing: str = ""
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.array, np.ndarray) or self.array.ndim not in (1, 2):
+            raise InputError(f"features are a numpy array (n, d) or (d,), not {type(self.array).__name__}")
         rows = len(self.array) if self.array.ndim == 2 else 1
         if self.array.shape[-1] != self.partition.d or rows != len(self.names):
             raise InputError(
@@ -63,94 +82,183 @@ class Features:
         return np.array(self.array, dtype=dtype, copy=copy)
 
     def __getitem__(self, rows: Any) -> Any:
-        """Rows by slice, indices or mask are `Features`; one row, or anything more intricate, is an array."""
+        """Rows by slice, indices or mask are `Features`; one row, or a selection of columns, is an array."""
         picked = self.array[rows]
         if self.array.ndim == 2 and picked.ndim == 2 and not isinstance(rows, tuple):
-            return Features(picked, tuple(np.array(self.names, dtype=object)[rows]), self.partition, self.model)
+            return replace(self, array=picked, names=tuple(np.array(self.names, dtype=object)[rows]))
         return picked
 
     def __repr__(self) -> str:
         return f"Features({self.array.shape}, {self.partition.k} subsets, model {self.model!r})"
 
     def time_steps(self, lo: int, hi: int) -> np.ndarray:
-        """The columns of the subsets whose first time-step is within `lo..hi-1`: `(n, m)`, a view."""
-        return self.array[..., self.partition.dims_of_time_steps(lo, hi)]
+        """Select the columns of the subsets whose first time-step is within `lo..hi-1`: `(n, m)`, a view.
+
+        Raises:
+            InputError: if the range is not within the partition's time-steps, or no subset begins in it.
+
+        >>> features.time_steps(0, 50).shape
+        (8, 10)
+        """
+        return self._columns(self.partition.dims_of_time_steps(lo, hi), f"time-steps {lo}..{hi}")
 
     def subsets(self, lo: int, hi: int) -> np.ndarray:
-        """The columns of subsets `lo..hi-1`: `(n, m)`, a view."""
-        return self.array[..., self.partition.dims_of_subsets(lo, hi)]
+        """Select the columns of subsets `lo..hi-1`: `(n, m)`, a view.
 
-    def nearest(
-        self, query: Any, *, time_steps: tuple[int, int] | None = None, count: int = 5
-    ) -> list[tuple[str, float]]:
-        """The rows nearest to a code, by all of it or by the part that belongs to a range of time-steps.
+        Raises:
+            InputError: if the range is not within `0..k`, or holds no dimension.
+
+        >>> features.subsets(0, 64).shape
+        (8, 512)
+        """
+        return self._columns(self.partition.dims_of_subsets(lo, hi), f"subsets {lo}..{hi}")
+
+    def _columns(self, dims: slice, what: str) -> np.ndarray:
+        if dims.start >= dims.stop:
+            raise InputError(f"{what}: no dimension belongs to them; the partition has {self.partition.k} subsets")
+        return self.array[..., dims]
+
+    def nearest(self, query: Any, *, time_steps: tuple[int, int] | None = None, count: int = 5) -> list[Any]:
+        """Find the rows nearest to one code or several, in all dimensions or in those of a range of time-steps.
 
         Args:
-            query: one picture's code, `Features` or array `(d,)`.
+            query: `Features` or array, `(d,)` or `(m, d)`.
             time_steps: `(lo, hi)`, edges of subsets; all by default. Late ones compare what is coarse, early ones what is
                 fine.
             count: how many neighbours.
 
         Returns:
-            Names and distances, nearest first: Euclidean, over the root of the columns' summed variance in these features.
-            Columns keep their relative sizes, as in `probe`.
+            `(name, distance)` of each neighbour, nearest first; for several queries a list of such lists. Distances are
+            Euclidean, divided by the root of the columns' summed variance in these features. Columns keep their relative
+            scales, as in `probe`.
 
         Raises:
-            InputError: for a query, time-steps or a count that do not fit.
+            InputError: for a query, time-steps or a count that do not fit, or a query of other weights or preprocessing.
+
+        >>> features.nearest(features[0], count=2)[0]
+        ('0.png', 0.0)
+        >>> len(features.nearest(features[:3], time_steps=(500, 1000)))
+        3
         """
         from sklearn.neighbors import NearestNeighbors
 
-        code = np.asarray(query, dtype=np.float32)
-        if code.shape != (self.partition.d,):
-            raise InputError(f"the query has shape {code.shape}; it must be one code of {self.partition.d} numbers")
-        if self.array.ndim != 2 or not 1 <= count <= len(self.array):
-            raise InputError(f"count = {count} is not within 1..{len(np.atleast_2d(self.array))} rows")
+        if isinstance(query, Features):
+            check_same_origin((self.weights, self.preprocessing), (query.weights, query.preprocessing))
+        count = integer("count", count, 1, len(np.atleast_2d(self.array)))
+        try:
+            codes = np.asarray(query, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the query cannot be read as an array of numbers ({error})") from error
+        if codes.ndim not in (1, 2) or codes.shape[-1] != self.partition.d or not np.isfinite(codes).all():
+            raise InputError(
+                f"the query has shape {codes.shape}; it must be finite, one code of {self.partition.d} dimensions or (m, d)"
+            )
         columns = slice(None) if time_steps is None else self.partition.dims_of_time_steps(*time_steps)
-        rows, code = self.array[:, columns], code[columns]
-        size = max(float(rows.var(0).sum()) ** 0.5, 1e-8)
-        distances, indices = NearestNeighbors(n_neighbors=count).fit(rows / size).kneighbors(code[None] / size)
-        return [(self.names[i], float(distance)) for i, distance in zip(indices[0], distances[0], strict=True)]
+        rows = np.atleast_2d(self.array if time_steps is None else self.time_steps(*time_steps))
+        if not len(np.atleast_2d(codes)):
+            return []
+        scale = max(float(rows.var(0).sum()) ** 0.5, 1e-8)
+        found = NearestNeighbors(n_neighbors=count).fit(rows / scale)
+        distances, indices = found.kneighbors(np.atleast_2d(codes)[:, columns] / scale)
+        results = [
+            [(self.names[i], float(distance)) for i, distance in zip(*row, strict=True)]
+            for row in zip(indices, distances, strict=True)
+        ]
+        return results[0] if codes.ndim == 1 else results
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A DataFrame, one row a picture, with columns `s07_d034`: subset 7, dimension 34."""
-        import pandas
+        """Return a DataFrame, one row per image, with columns `s07_d034`: subset 7, dimension 34.
 
-        columns = [f"s{s:02d}_d{d:03d}" for d, s in enumerate(self.partition.subset_of_dim)]
-        return pandas.DataFrame(np.atleast_2d(self.array), index=pandas.Index(self.names, name="name"), columns=columns)
+        Raises:
+            MissingDependencyError: if pandas is not installed.
+
+        >>> features.to_pandas().loc["0.png"].shape
+        (512,)
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingDependencyError("a DataFrame needs pandas: pip install pandas") from error
+        index = pandas.Index(self.names, name="name")
+        return pandas.DataFrame(np.atleast_2d(self.array), index=index, columns=column_names(self.partition))
 
     def save(self, path: str | Path) -> None:
-        """Writes `.npz` or `.safetensors`, whole or not at all.
+        """Write `.npz` or `.safetensors`, atomically.
 
         Raises:
             InputError: for another suffix.
+
+        >>> features.save("features.npz")
+        >>> ditifeat.Features.load("features.npz").weights == encoder.weights
+        True
         """
         path = Path(path)
-        about = {"model": self.model, "partition": json.dumps(asdict(self.partition)), "names": json.dumps(self.names)}
+        about = {
+            "model": self.model,
+            "weights": self.weights,
+            "preprocessing": self.preprocessing,
+            "partition": json.dumps(asdict(self.partition)),
+            "names": json.dumps(self.names),
+            "skipped": json.dumps(self.skipped),
+        }
         if path.suffix == ".npz":
             atomic_write(path, lambda partial: _save_npz(partial, self.array, about))
         elif path.suffix == ".safetensors":
-            write_tensors(path, {"features": torch.from_numpy(self.array)}, about)
+            write_tensors(path, {"features": torch.from_numpy(np.array(self.array))}, about)
         else:
             raise InputError(f"{path}: features are saved as .npz or .safetensors")
 
     @staticmethod
     def load(path: str | Path) -> Features:
-        """Reads what `save` wrote; nothing in the file can run.
+        """Read what `save` wrote; nothing in the file can run.
 
         Raises:
-            InputError, ModelError: if it is missing or is no such file.
+            MissingInputError: if there is no such file.
+            InputError, ModelError: if it does not hold features.
         """
         path = Path(path)
+        if not path.exists():
+            raise MissingInputError(f"{path}: there is no such file")
         if path.suffix == ".safetensors":
             tensors, about = read_tensors(path)
             array = tensors.get("features", torch.empty(0)).numpy()
         else:
             array, about = _load_npz(path)
         try:
-            partition = from_dict(TimeStepPartition, json.loads(about["partition"]))
-            return Features(array, tuple(json.loads(about["names"])), partition, about["model"])
-        except (KeyError, ValueError) as error:
-            raise InputError(f"{path}: does not hold features ({error})") from error
+            return Features(
+                array,
+                tuple(json.loads(about["names"])),
+                from_dict(TimeStepPartition, json.loads(about["partition"])),
+                about["model"],
+                about["weights"],
+                about["preprocessing"],
+                tuple(json.loads(about["skipped"])),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: does not hold features ({error}); make it again with encode") from error
+
+
+def check_same_origin(ours: tuple[str, str], theirs: tuple[str, str]) -> None:
+    """Refuse to mix codes of different encoders, or of images that were preprocessed differently.
+
+    Args:
+        ours, theirs: hashes of the weights and of the preprocessing; an empty one is unknown, and is not refused.
+
+    Raises:
+        InputError: with the hashes.
+    """
+    what = ("of other weights", "of images that were preprocessed in another way")
+    for mine, other, which in zip(ours, theirs, what, strict=True):
+        if mine and other and mine != other:
+            raise InputError(
+                f"features {which} ({other[:12]}, not {mine[:12]}); encode them with the same model and crop, "
+                "or pass the bare array if they are to be mixed nevertheless"
+            )
+
+
+def column_names(partition: TimeStepPartition) -> list[str]:
+    """The names of a code's dimensions: `s07_d034` is dimension 34, of subset 7."""
+    return [f"s{s:02d}_d{d:03d}" for d, s in enumerate(partition.subset_of_dim)]
 
 
 def _save_npz(path: Path, array: np.ndarray, about: dict[str, str]) -> None:
@@ -162,7 +270,5 @@ def _load_npz(path: Path) -> tuple[np.ndarray, dict[str, str]]:
     try:
         with np.load(path, allow_pickle=False) as data:
             return data["features"], json.loads(str(data["about"]))
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file") from None
     except Exception as error:  # a damaged zip raises whatever its bytes lead to
         raise InputError(f"{path}: cannot be read as features ({error}); make it again with encode") from error

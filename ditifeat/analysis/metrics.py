@@ -1,7 +1,8 @@
-"""Measures of features and of pictures, as pure functions. AP, AUROC and Pearson's r are scikit-learn's and numpy's."""
+"""Metrics of features and of images, as pure functions. AP, AUROC and Pearson's r are scikit-learn's and numpy's."""
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -13,18 +14,30 @@ from ditifeat.errors import InputError
 
 
 def mse(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared error per image `(B,)` of images `(B, 3, H, W)` in [-1, 1], on the scale 0..1 that papers print."""
+    """Compute the mean squared error per image `(B,)` of images `(B, 3, H, W)` in [-1, 1], on the scale 0..1 of papers.
+
+    >>> from ditifeat.analysis.metrics import mse
+    >>> mse(torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8))
+    tensor([0.2500])
+    """
     return ((a.clamp(-1, 1) - b.clamp(-1, 1)) / 2).square().mean((1, 2, 3))
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity per image `(B,)` of images `(B, C, H, W)` in [-1, 1] (Wang et al. 2004).
+    """Compute the structural similarity per image `(B,)`, float64 on the CPU, of images `(B, C, H, W)` in [-1, 1].
 
-    Gaussian window of 11 x 11 with sigma 1.5 inside the image, K1 = 0.01, K2 = 0.03, channels apart and averaged.
+    As Wang et al. (2004): Gaussian window of 11 x 11 with sigma 1.5 inside the image, K1 = 0.01, K2 = 0.03, channels apart
+    and averaged.
+
+    >>> from ditifeat.analysis.metrics import ssim
+    >>> images = torch.linspace(-1, 1, 3 * 16 * 16).view(1, 3, 16, 16)
+    >>> ssim(images, images)
+    tensor([1.], dtype=torch.float64)
     """
-    a, b = (x.clamp(-1, 1).double() / 2 + 0.5 for x in (a, b))
+    # On the CPU: float64, which MPS has not.
+    a, b = (x.detach().cpu().clamp(-1, 1).double() / 2 + 0.5 for x in (a, b))
     channels = a.shape[1]
-    offsets = torch.arange(-5, 6, dtype=torch.float64, device=a.device)
+    offsets = torch.arange(-5, 6, dtype=torch.float64)
     line = torch.exp(-(offsets**2) / (2 * 1.5**2))
     window = torch.outer(line, line)
     window = (window / window.sum()).expand(channels, 1, 11, 11)
@@ -42,9 +55,16 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased squared MMD of two samples `(n, f)`, `(m, f)` select_prefix the kernel `(x y / f + 1)^3` (KID, Binkowski 2018).
+    """Estimate the squared MMD of two samples `(n, f)`, `(m, f)` under the kernel `(x y / f + 1)^3` (KID, Binkowski 2018).
 
-    Near 0 (and then of either sign) when both are drawn alike.
+    Unbiased: near 0, and then of either sign, when both come from one distribution.
+
+    Raises:
+        InputError: for other shapes, or fewer than two rows.
+
+    >>> from ditifeat.analysis.metrics import kernel_distance
+    >>> kernel_distance(np.zeros((4, 2)), np.full((4, 2), 2.0))
+    124.0
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise InputError(f"samples of shape {a.shape} and {b.shape}: they need equal width and two rows each")
@@ -68,23 +88,33 @@ class TAD(NamedTuple):
 
 
 def tad(codes: np.ndarray, labels: np.ndarray, threshold: float = 0.75, redundancy: float = 0.2) -> TAD:
-    """How much the best single dimension of an attribute is ahead of the second best (Yeats et al. 2022, NashAE).
+    """Total AUROC difference of the best and the second best dimension per attribute (Yeats et al. 2022, NashAE).
 
-    An attribute counts unless another one alone tells over `redundancy` of its entropy, and if one dimension detects it
-    with an AUROC of at least `threshold` (in either sense). TAD sums, over these, best minus second best AUROC.
+    An attribute counts if no other one explains over `redundancy` of its entropy, and if one dimension detects it with an
+    AUROC of at least `threshold` (in either sense). TAD sums, over these, best minus second best AUROC.
 
     Args:
         codes: `(n, d)`, d at least 2.
         labels: 0 or 1, `(n, attributes)`.
+        threshold: AUROC above which an attribute counts as detected.
+        redundancy: share of an attribute's entropy, above which it is left out.
+
+    Raises:
+        InputError: for other shapes.
+
+    >>> from ditifeat.analysis.metrics import tad
+    >>> labels = np.arange(8)[:, None] >> np.arange(3) & 1
+    >>> tad(labels, labels)
+    TAD(tad=1.5, captured=3)
     """
+    from scipy.stats import rankdata
+
     codes, labels = np.asarray(codes), np.asarray(labels).astype(bool)
     if codes.ndim != 2 or labels.ndim != 2 or len(codes) != len(labels) or codes.shape[1] < 2:
         raise InputError(f"codes of shape {codes.shape}, labels of shape {labels.shape}: they need (n, d) and (n, a)")
-    told = _entropy_told(labels)
-    np.fill_diagonal(told, 0)
-    ranks = np.apply_along_axis(_ranks, 0, codes)
+    ranks = rankdata(codes, axis=0)
     total, captured = 0.0, 0
-    for i in np.flatnonzero(told.max(axis=1, initial=0) <= redundancy):
+    for i in np.flatnonzero(_explained_entropy(labels).max(axis=1, initial=0) <= redundancy):
         positive = labels[:, i]
         p, n = positive.sum(), (~positive).sum()
         if min(p, n) == 0:
@@ -96,26 +126,18 @@ def tad(codes: np.ndarray, labels: np.ndarray, threshold: float = 0.75, redundan
     return TAD(float(total), captured)
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, ties sharing their mean."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[inverse]
+def _explained_entropy(labels: np.ndarray) -> np.ndarray:
+    """The share of attribute i's entropy that attribute j explains, `(attributes, attributes)`; 0 of an attribute itself."""
+    from scipy.stats import entropy
+    from sklearn.metrics import mutual_info_score
 
-
-def _entropy_told(labels: np.ndarray) -> np.ndarray:
-    """The share of attribute i's entropy that attribute j tells, `(attributes, attributes)`."""
-    y = labels.astype(np.float64)
-    both = y.T @ y / len(y)
-    ones = np.diag(both)
-    joint = np.stack([both, ones[:, None] - both, ones[None] - both, 1 - ones[:, None] - ones[None] + both])
-
-    def entropy(p: np.ndarray) -> np.ndarray:
-        return -(p * np.log(np.clip(p, 1e-300, None))).sum(0)
-
-    single = entropy(np.stack([ones, 1 - ones]))
-    mutual = single[:, None] + single[None] - entropy(np.clip(joint, 0, 1))
-    return mutual / np.maximum(single[:, None], 1e-12)
+    count = labels.shape[1]
+    prevalence = labels.mean(0)
+    own = np.maximum(entropy([prevalence, 1 - prevalence]), 1e-12)
+    shares = np.zeros((count, count))
+    for i, j in combinations(range(count), 2):
+        shares[i, j] = shares[j, i] = mutual_info_score(labels[:, i], labels[:, j])
+    return shares / own[:, None]
 
 
 class DCI(NamedTuple):
@@ -126,13 +148,20 @@ class DCI(NamedTuple):
 
 
 def dci(importance: np.ndarray) -> DCI:
-    """Disentanglement and completeness of an importance matrix (Eastwood & Williams, ICLR 2018).
+    """Compute disentanglement and completeness of an importance matrix (Eastwood & Williams, ICLR 2018).
 
     Disentanglement: 1 minus the entropy (to base `factors`) of what a dimension is important for, averaged over dimensions
     by their share of all importance. Completeness: the same of a factor over dimensions (to base `d`).
 
     Args:
         importance: not negative, `(d, factors)`, both at least 2; an L1 probe's absolute weights, say. All zero gives 0.
+
+    Raises:
+        InputError: for another shape, or values that are negative or not finite.
+
+    >>> from ditifeat.analysis.metrics import dci
+    >>> dci(np.eye(3))
+    DCI(disentanglement=1.0, completeness=1.0)
     """
     importance = np.asarray(importance, dtype=np.float64)
     if importance.ndim != 2 or min(importance.shape) < 2 or not np.isfinite(importance).all() or importance.min() < 0:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ditifeat.errors import InputError
+from ditifeat.errors import InputError, MissingDependencyError
 from ditifeat.files import atomic_write
 
 
@@ -24,10 +24,11 @@ def plot_scores(
         path: a `.png`, `.pdf` or `.svg`.
 
     Raises:
-        InputError: for another suffix, or if matplotlib is missing.
+        InputError: for another suffix.
+        MissingDependencyError: if matplotlib is not installed.
     """
-    figure_class = _figure_class()
-    figure = figure_class(figsize=(3 + 1.3 * len(ranges), 1.6 + 0.24 * len(names)), layout="constrained")
+    check_plot_suffix(path)
+    figure = load_figure_class()(figsize=(3 + 1.3 * len(ranges), 1.6 + 0.24 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     starts = [f"{lo}-{hi}" for lo, hi in ranges]
     ends = [f"0-{hi}" for _, hi in ranges]
@@ -45,19 +46,44 @@ def plot_scores(
                 axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color=color)
     left.set_yticks(range(len(names)), names, fontsize=8)
     figure.colorbar(image, ax=[left, right], label="AP (r of real-valued attributes)", shrink=0.5)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure_class() -> Any:
+def load_figure_class() -> Any:
+    """Import matplotlib's `Figure`, which draws without a display and without pyplot's global state.
+
+    Raises:
+        MissingDependencyError: if matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("plots need matplotlib; install ditifeat[plot]") from None
+    except ImportError as error:
+        raise MissingDependencyError("plots need matplotlib: pip install 'ditifeat[plot]'") from error
     return Figure
 
 
-def _save(figure: Any, path: Path) -> None:
-    kind = path.suffix.lstrip(".") or "png"
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure in the format of the suffix, atomically.
+
+    Raises:
+        InputError: for another suffix than .png, .pdf or .svg.
+    """
+    kind = check_plot_suffix(path)
+    atomic_write(path, lambda partial: figure.savefig(partial, format=kind, dpi=150))
+
+
+def check_plot_suffix(path: Path) -> str:
+    """Return the format that a path's suffix names; call it before anything is computed for the plot.
+
+    Raises:
+        InputError: for another suffix than .png, .pdf or .svg.
+
+    >>> from pathlib import Path
+    >>> from ditifeat.analysis.plots import check_plot_suffix
+    >>> check_plot_suffix(Path("probe.PNG"))
+    'png'
+    """
+    kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "pdf", "svg"):
         raise InputError(f"{path}: plots are saved as .png, .pdf or .svg")
-    atomic_write(path, lambda partial: figure.savefig(partial, format=kind, dpi=150))
+    return kind

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
+from ditifeat.analysis.attributes import Attribute, alike, read_attributes
 from ditifeat.analysis.features import Features
-from ditifeat.analysis.linear import RIDGE_PER_DIM, fit_paper, fit_promask, fit_sklearn, size
+from ditifeat.analysis.linear import fit_paper, fit_promask, fit_sklearn, ridge_predictions
 from ditifeat.analysis.report import AttributeProbe, ProbeReport
-from ditifeat.data.labels import read_labels
+from ditifeat.analysis.rows import training_rows
 from ditifeat.errors import InputError
+from ditifeat.schema import integer
+
+logger = logging.getLogger(__name__)
 
 Protocol = Literal["sklearn", "paper"]
+
+# (codes (n, d), targets (n, attributes), which are binary (attributes,)) -> weights (attributes, d), biases (attributes,)
+Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def probe(
@@ -26,76 +35,92 @@ def probe(
     protocol: Protocol = "sklearn",
     dims: int | None = None,
 ) -> ProbeReport:
-    """Fits a linear probe per attribute on the training rows, and scores it on all others.
+    """Fit a linear probe per attribute on the training rows, and score it on all others.
 
-    Codes are centred and scaled on the training rows, by one number, so that what is small in them stays small select_prefix the
-    probe's penalty; scale columns yourself if their sizes mean nothing. Labels with two values (0/1, -1/1, False/True) are
-    probed by logistic regression, others by ridge regression. Each range of time-steps is also scored alone and
-    cumulatively, by ridge for every kind of label, as it is for where an attribute lives, not for how well it can be told.
+    Codes are centred and scaled on the training rows, by one number, so that dimensions of low variance stay so under the
+    probe's penalty; scale columns yourself if their variances mean nothing. Labels with two values (0/1, -1/1, False/True)
+    are probed by logistic regression, others by ridge regression. A row without a label (NaN) is left out for that attribute
+    alone. Each range of time-steps is also scored alone and cumulatively, by ridge regression for every kind of label: that
+    shows where an attribute is, not how well it can be predicted.
 
     Args:
         features: `Features`, or an array `(n, d)`.
-        labels: array, DataFrame, dict, or path of CelebA's attribute file or a CSV (see `ditifeat.labels.read_labels`).
+        labels: array, Series, DataFrame, dict, or path of CelebA's attribute file or a CSV (see
+            `ditifeat.data.labels.read_labels`).
         train_size: the share (float) or number (int) of rows to train on, drawn with `random_state`; 0.8 by default.
         train_rows: in place of it, the training rows themselves: indices, or a mask `(n,)`.
         random_state: of the split, and of the protocol "paper"; an int.
-        protocol: "sklearn", or "paper": each dimension at std 1, Adam 1e-3 for 15 epochs on a linear layer, keeping the epoch
-            that is best on a tenth of the training rows (DiTi, section 5.1, but validated on training rows).
+        protocol: "sklearn", or "paper": each dimension at standard deviation 1, Adam 1e-3 for 15 epochs on a linear layer,
+            keeping the epoch that is best on a tenth of the training rows (DiTi, section 5.1, but validated on training
+            rows).
         dims: how many dimensions an attribute may use, for sparse edits (16 in the paper); all by default. "sklearn" refits
-            on those that a lasso weighs most, "paper" learns them by ProMask, for labels with two values.
+            on those of largest weight under a lasso, "paper" learns them by ProMask, for labels with two values.
+
+    Returns:
+        A mapping of attributes to their probes and scores.
 
     Raises:
-        InputError: for labels, rows or arguments that do not fit.
+        InputError: for labels, rows or arguments that do not fit, and for the codes of three or more classes.
+
+    >>> report = ditifeat.probe(features, {"odd": np.arange(8) % 2}, train_rows=range(6))
+    >>> report["odd"].weights.shape, report.about["test rows"]
+    ((512,), 2)
     """
-    if protocol not in ("sklearn", "paper"):
-        raise InputError(f"protocol = {protocol!r} is not one of sklearn, paper")
-    codes = np.asarray(features, dtype=np.float32)
-    if dims is not None and not (codes.ndim == 2 and 1 <= dims <= codes.shape[1]):
-        raise InputError(f"dims = {dims} is not within 1..{codes.shape[-1] if codes.ndim else 0}")
+    codes = _check_codes(features)
+    random_state = integer("random_state", random_state, 0)
+    dims = None if dims is None else integer("dims", dims, 1, codes.shape[1])
+    fit = _fit(protocol, dims, random_state)
+    train = training_rows(train_size, train_rows, len(codes), random_state)
+    named = features if isinstance(features, Features) else None
+    attributes = read_attributes(labels, named.names if named else [str(i) for i in range(len(codes))])
+    mean, std = codes[train].mean(0), _scale(codes[train], each=protocol == "paper")
+    scaled = (codes - mean) / std
+    ranges = named.partition.ranges if named else ()
+    columns = [named.partition.dims_of_time_steps(lo, hi) for lo, hi in ranges] if named else []
+    probes: dict[str, AttributeProbe | None] = dict.fromkeys(a.name for a in attributes)
+    for group, labelled in alike(attributes):
+        weights, biases, scores, by_range = _probe_group(
+            scaled, group, train & labelled, ~train & labelled, columns, fit
+        )
+        for i, a in enumerate(group):
+            alone, cumulative = by_range[i][: len(ranges)], by_range[i][len(ranges) :]
+            probes[a.name] = AttributeProbe(
+                a.name, a.kind, weights[i], float(biases[i]), mean, std, scores[i], alone, cumulative,
+                missing=int((~labelled).sum()),
+                encoder_weights=named.weights if named else "",
+                preprocessing=named.preprocessing if named else "",
+            )  # fmt: skip
+    about: dict[str, Any] = {"model": named.model} if named else {}
+    about |= {"protocol": protocol, "random_state": random_state}
+    about |= {"train rows": int(train.sum()), "test rows": int((~train).sum())}
+    about |= {"dims": dims} if dims is not None else {}
+    if named:
+        about |= {"weights": named.weights, "preprocessing": named.preprocessing, "skipped": list(named.skipped)}
+    return ProbeReport(probes, ranges, about)  # type: ignore[arg-type]
+
+
+def _check_codes(features: Any) -> np.ndarray:
+    try:
+        codes = np.asarray(features, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"features cannot be read as an array of numbers ({error})") from error
     if codes.ndim != 2 or len(codes) < 4:
         raise InputError(f"features of shape {codes.shape}: probing needs (n, d) with at least 4 rows")
     if not np.isfinite(codes).all():
         raise InputError("the features hold NaN or infinite values")
-    names = features.names if isinstance(features, Features) else [str(i) for i in range(len(codes))]
-    targets = read_labels(labels, names)
-    rows = _training_rows(train_size, train_rows, len(codes), random_state)
-    mean, std = codes[rows].mean(0), _deviation(codes[rows], each=protocol == "paper")
-    scaled = (codes - mean) / std
-    partition = features.partition if isinstance(features, Features) else None
-    ranges = partition.ranges if partition is not None else ()
-    kinds = {name: "binary" if len(np.unique(y)) <= 2 else "real" for name, y in targets.items()}
-    ys = {name: (y == y.max()).astype(np.float64) if kinds[name] == "binary" else y for name, y in targets.items()}
-    columns = [partition.dims_of_time_steps(lo, hi) for lo, hi in ranges] if partition is not None else []
-    alone = _range_scores(scaled, ys, kinds, rows, columns)
-    cumulative = _range_scores(scaled, ys, kinds, rows, [slice(0, c.stop) for c in columns])
+    return codes
+
+
+def _fit(protocol: str, dims: int | None, random_state: int) -> Fit:
     if protocol == "sklearn":
-        fitted = fit_sklearn(scaled, ys, kinds, rows, dims)
-    elif dims is None:
-        fitted = fit_paper(scaled, ys, kinds, rows, random_state)
-    else:
-        fitted = fit_promask(scaled, ys, kinds, rows, random_state, dims)
-    probes = {
-        name: AttributeProbe(
-            name, kinds[name], weights, bias, mean, std,  # type: ignore[arg-type]
-            _scores(scaled[~rows] @ weights + bias, ys[name][~rows], kinds[name]), alone[name], cumulative[name],
-        )
-        for name, (weights, bias) in fitted.items()
-    }  # fmt: skip
-    about: dict[str, Any] = {
-        "protocol": protocol,
-        "random_state": random_state,
-        "train rows": int(rows.sum()),
-        "test rows": int((~rows).sum()),
-    }
-    if dims is not None:
-        about["dims"] = dims
-    if isinstance(features, Features):
-        about = {"model": features.model} | about
-    return ProbeReport(probes, ranges, about)
+        return partial(fit_sklearn, dims=dims)
+    if protocol != "paper":
+        raise InputError(f"protocol = {protocol!r} is not one of sklearn, paper")
+    return partial(fit_paper, seed=random_state) if dims is None else partial(fit_promask, seed=random_state, dims=dims)
 
 
-def _deviation(codes: np.ndarray, each: bool = False) -> np.ndarray:
-    """`(d,)`: the root mean square over all dimensions' std, or each dimension's own (1 where it never moves)."""
+def _scale(codes: np.ndarray, each: bool) -> np.ndarray:
+    """`(d,)`: the root mean square over all dimensions' standard deviations, or each one's own (1 where it is constant)."""
     std = codes.std(0)
     if not each:
         std = np.full_like(std, np.sqrt(np.square(std).mean()))
@@ -103,80 +128,44 @@ def _deviation(codes: np.ndarray, each: bool = False) -> np.ndarray:
     return found
 
 
-def _training_rows(
-    train_size: float | int | None, train_rows: Sequence[int] | np.ndarray | None, count: int, random_state: int
-) -> np.ndarray:
-    """Mask `(n,)` of the training rows."""
-    if train_rows is None:
-        mask = _drawn_rows(0.8 if train_size is None else train_size, count, random_state)
-    elif train_size is None:
-        mask = _given_rows(train_rows, count)
-    else:
-        raise InputError("give either train_size, a share that is drawn, or train_rows, the rows themselves")
-    if mask.sum() < 2 or (~mask).sum() < 2:
-        raise InputError(
-            f"{int(mask.sum())} rows to train on and {int((~mask).sum())} to test on; both need at least 2"
-        )
-    return mask
+def _probe_group(
+    x: np.ndarray, group: list[Attribute], train: np.ndarray, test: np.ndarray, columns: list[slice], fit: Fit
+) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]], list[tuple[float, ...]]]:
+    """Weights, biases, scores, and scores of each range alone, then cumulatively, of attributes with the same labelled rows."""
+    targets = np.stack([a.values for a in group], axis=1)
+    binary = np.array([a.kind == "binary" for a in group])
+    weights, biases = np.zeros((len(group), x.shape[1]), np.float32), np.zeros(len(group))
+    if train.any():
+        weights, biases = fit(x[train], targets[train], binary)
+        constant = binary & (targets[train].min(0) == targets[train].max(0))
+        weights[constant], biases[constant] = 0, 0
+        for i in np.flatnonzero(constant):
+            logger.warning("attribute %s: the training rows have one value only; it cannot be probed", group[i].name)
+    scores = [
+        _scores(x[test] @ w + b, y, a) for w, b, y, a in zip(weights, biases, targets[test].T, binary, strict=True)
+    ]
+    parts = [*columns, *(slice(0, column.stop) for column in columns)]
+    if not (train.any() and test.any()):
+        return weights, biases, scores, [(float("nan"),) * len(parts)] * len(group)
+    predictions = ridge_predictions(x[train], targets[train], x[test], parts)
+    by_range = [
+        tuple(_scores(part[:, i], targets[test, i], binary[i])["ap" if binary[i] else "r"] for part in predictions)
+        for i in range(len(group))
+    ]
+    return weights, biases, scores, by_range
 
 
-def _drawn_rows(train_size: float | int, count: int, random_state: int) -> np.ndarray:
-    if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer) or random_state < 0:
-        raise InputError(f"random_state = {random_state!r} is not an int of at least 0")
-    share = isinstance(train_size, float | np.floating)
-    if isinstance(train_size, bool) or not (share or isinstance(train_size, int | np.integer)):
-        raise InputError(f"train_size = {train_size!r} is neither a share nor a number of rows; rows are train_rows")
-    if not 0 < train_size < (1 if share else count):
-        raise InputError(
-            f"train_size = {train_size} is not a share within 0..1, nor a number of rows within 1..{count - 1}"
-        )
-    mask = np.zeros(count, dtype=bool)
-    chosen = round(train_size * count) if share else int(train_size)
-    mask[np.random.default_rng(random_state).permutation(count)[:chosen]] = True
-    return mask
-
-
-def _given_rows(train_rows: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
-    mask = np.zeros(count, dtype=bool)
-    chosen = np.asarray(train_rows)
-    if chosen.ndim != 1 or chosen.dtype.kind not in "iub" or (chosen.dtype == bool and len(chosen) != count):
-        raise InputError("train_rows must be row indices, or a mask over all rows; a share is train_size")
-    if chosen.dtype != bool and len(chosen) and not (chosen.min() >= 0 and chosen.max() < count):
-        raise InputError(f"train_rows holds rows outside 0..{count - 1}")
-    mask[chosen] = True
-    return mask
-
-
-def _scores(predicted: np.ndarray, truth: np.ndarray, kind: str) -> dict[str, float]:
+def _scores(predicted: np.ndarray, truth: np.ndarray, binary: bool) -> dict[str, float]:
+    """AP, AUROC and prevalence, or r and MSE; nan where they have no value."""
     from sklearn.metrics import average_precision_score, mean_squared_error, roc_auc_score
 
-    if kind == "real":
-        varied = predicted.std() > 0 and truth.std() > 0
-        r = float(np.corrcoef(predicted, truth)[0, 1]) if varied else float("nan")
-        return {"r": r, "mse": float(mean_squared_error(truth, predicted))}
-    if truth.min() == truth.max():
-        return {"ap": float("nan"), "auroc": float("nan"), "prevalence": float(truth.mean())}
+    nan = float("nan")
+    if not binary:
+        varied = len(truth) and predicted.std() > 0 and truth.std() > 0
+        r = float(np.corrcoef(predicted, truth)[0, 1]) if varied else nan
+        return {"r": r, "mse": float(mean_squared_error(truth, predicted)) if len(truth) else nan}
+    prevalence = float(truth.mean()) if len(truth) else nan
+    if not 0 < prevalence < 1:
+        return {"ap": nan, "auroc": nan, "prevalence": prevalence}
     ap, auroc = average_precision_score(truth, predicted), roc_auc_score(truth, predicted)
-    return {"ap": float(ap), "auroc": float(auroc), "prevalence": float(truth.mean())}
-
-
-def _range_scores(
-    x: np.ndarray, ys: dict[str, np.ndarray], kinds: dict[str, str], rows: np.ndarray, columns: list[slice]
-) -> dict[str, tuple[float, ...]]:
-    """Each attribute's score from each set of columns; one ridge regression serves all attributes."""
-    from sklearn.linear_model import Ridge
-
-    targets = np.stack(list(ys.values()), axis=1)
-    found: dict[str, list[float]] = {name: [] for name in ys}
-    for column in columns:
-        part = x[:, column]
-        predicted = (
-            Ridge(RIDGE_PER_DIM * size(part[rows]))
-            .fit(part[rows], targets[rows])
-            .predict(part[~rows])
-            .reshape(-1, len(ys))
-        )
-        for i, (name, y) in enumerate(ys.items()):
-            scores = _scores(predicted[:, i], y[~rows], kinds[name])
-            found[name].append(scores["ap" if kinds[name] == "binary" else "r"])
-    return {name: tuple(scores) for name, scores in found.items()}
+    return {"ap": float(ap), "auroc": float(auroc), "prevalence": prevalence}

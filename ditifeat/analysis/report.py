@@ -1,16 +1,17 @@
-"""Probes and their scores: what `probe` returns and `edit` moves along."""
+"""What `probe` returns: one linear probe per attribute, its scores, and where in the time-steps the attribute is."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ditifeat.errors import InputError, ModelError
+from ditifeat.analysis.features import Features, check_same_origin
+from ditifeat.errors import InputError, MissingDependencyError, ModelError, UnknownNameError
 from ditifeat.files import read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -18,21 +19,34 @@ if TYPE_CHECKING:
 
 Range = tuple[int, int]
 
+ARRAYS = ("weights", "mean", "std")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class AttributeProbe:
     """One attribute's linear probe, which is also the direction that `edit` moves along.
+
+    Equality and hash are those of the object.
 
     Attributes:
         name: the attribute.
         kind: "binary" (logistic regression) or "real" (ridge).
-        weights: `(d,)`, on codes less `mean`, over `std`.
+        weights: `(d,)`, on codes less `mean`, divided by `std`.
         bias: of the probe.
-        mean, std: `(d,)`, of the training rows' codes; `std` is one number, the root mean square over all dimensions, but select_prefix
-            the protocol "paper" each dimension's own.
-        scores: on the test rows; "ap", "auroc", "prevalence" (of the test rows), or "r" (Pearson's) and "mse".
-        alone: score (AP, or r) of each of the report's ranges of time-steps by itself.
+        mean, std: `(d,)`, of the training rows' codes. `std` is the same in all dimensions, the root mean square of theirs;
+            each dimension's own under the protocol "paper".
+        scores: on the test rows: "ap", "auroc" and "prevalence" (of the test rows), or "r" (Pearson's) and "mse".
+        alone: score (AP, or r) of each of the report's ranges of time-steps alone.
         cumulative: score of each range together with all earlier ones, as the DM sees them.
+        missing: rows without a label, which neither trained nor tested this probe.
+        encoder_weights: sha256 of the weights that encoded the features; empty where it is unknown.
+        preprocessing: hash of the images' preprocessing; empty where it is unknown.
+
+    >>> probe = ditifeat.probe(features, "labels.csv", train_size=0.5)["Smiling"]
+    >>> probe.kind, probe.weights.shape, sorted(probe.scores)
+    ('binary', (512,), ['ap', 'auroc', 'prevalence'])
+    >>> probe.predict(features).shape
+    (8,)
     """
 
     name: str
@@ -44,34 +58,59 @@ class AttributeProbe:
     scores: dict[str, float]
     alone: tuple[float, ...] = ()
     cumulative: tuple[float, ...] = ()
+    missing: int = 0
+    encoder_weights: str = ""
+    preprocessing: str = ""
 
     @property
     def score(self) -> float:
-        """AP of a binary attribute, Pearson's r of a real one."""
+        """AP of a binary attribute, Pearson's r of a real-valued one; nan where the test rows have one value only."""
         return self.scores["ap" if self.kind == "binary" else "r"]
 
     def predict(self, codes: Any) -> np.ndarray:
-        """Log-odds (binary) or value (real) of codes `(n, d)`."""
-        return (np.asarray(codes) - self.mean) / self.std @ self.weights + self.bias
+        """Compute log-odds (binary) or values (real) of codes `(n, d)` or `(d,)`.
+
+        Raises:
+            InputError: for codes of another width, or features of other weights or preprocessing.
+        """
+        array = np.asarray(codes)
+        if array.ndim not in (1, 2) or array.shape[-1] != len(self.weights):
+            raise InputError(f"codes of shape {array.shape}; the probe of {self.name} takes (n, {len(self.weights)})")
+        if isinstance(codes, Features):
+            check_same_origin((self.encoder_weights, self.preprocessing), (codes.weights, codes.preprocessing))
+        return (array - self.mean) / self.std @ self.weights + self.bias
 
 
-@dataclass(frozen=True)
-class ProbeReport:
-    """All attributes' probes and scores; `print` shows a table, `report["Smiling"]` one probe.
+@dataclass(frozen=True, eq=False)
+class ProbeReport(Mapping[str, AttributeProbe]):
+    """A mapping of attributes to their probes; `print` shows a table, `report["Smiling"]` is one probe.
+
+    Equality and hash are those of the object.
 
     Attributes:
         probes: attribute -> its probe.
         ranges: the ranges of time-steps of `alone` and `cumulative`; empty for features without a partition.
-        about: model, protocol, seed, rows.
+        about: model, weights and preprocessing of the features, their skipped images, protocol, random state, rows.
+
+    >>> report = ditifeat.probe(features, "labels.csv", train_size=0.5)
+    >>> list(report), "Smiling" in report, report.about["train rows"]
+    (['Smiling', 'age'], True, 4)
+    >>> report.save("report.safetensors")
+    >>> ditifeat.ProbeReport.load("report.safetensors").mean_ap == report.mean_ap
+    True
     """
 
     probes: dict[str, AttributeProbe]
     ranges: tuple[Range, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
 
+    # A Mapping would compare its items, whose arrays have no single truth value, and could not be hashed.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def __getitem__(self, name: str) -> AttributeProbe:
         if name not in self.probes:
-            raise InputError(f"no attribute {name!r}; the report has {', '.join(self.probes)}")
+            raise UnknownNameError(f"no attribute {name!r}; the report has {', '.join(self.probes)}")
         return self.probes[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -79,6 +118,9 @@ class ProbeReport:
 
     def __len__(self) -> int:
         return len(self.probes)
+
+    def __repr__(self) -> str:
+        return f"ProbeReport({len(self)} attributes, mean AP {self.mean_ap:.3f})"
 
     @property
     def mean_ap(self) -> float:
@@ -90,71 +132,84 @@ class ProbeReport:
         return float(np.mean(values)) if values else float("nan")
 
     def best_range(self, name: str) -> Range | None:
-        """The range of time-steps that says most of an attribute by itself."""
+        """Return the range of time-steps with the best score alone; None where no range has a score.
+
+        >>> report = ditifeat.probe(features, "labels.csv", train_size=0.5)
+        >>> report.best_range("age") in report.ranges
+        True
+        """
         alone = self[name].alone
         return self.ranges[int(np.nanargmax(alone))] if alone and np.isfinite(alone).any() else None
 
     def to_pandas(self) -> pandas.DataFrame:
-        """One row an attribute: scores, then the score of each range alone and cumulatively."""
-        import pandas
+        """Return a DataFrame, one row per attribute: scores, then each range's score alone and cumulatively.
 
+        Raises:
+            MissingDependencyError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingDependencyError("a DataFrame needs pandas: pip install pandas") from error
         rows = {}
-        for name, probe in self.probes.items():
-            rows[name] = {"kind": probe.kind, **probe.scores}
-            rows[name] |= {f"alone {lo}-{hi}": s for (lo, hi), s in zip(self.ranges, probe.alone, strict=True)}
-            rows[name] |= {f"up to {hi}": s for (_, hi), s in zip(self.ranges, probe.cumulative, strict=True)}
+        for name, probe in self.items():
+            rows[name] = {"kind": probe.kind, **probe.scores, "missing": probe.missing}
+            rows[name] |= {f"alone {lo}-{hi}": s for (lo, hi), s in zip(self.ranges, probe.alone, strict=False)}
+            rows[name] |= {f"up to {hi}": s for (_, hi), s in zip(self.ranges, probe.cumulative, strict=False)}
         return pandas.DataFrame.from_dict(rows, orient="index")
 
     def __str__(self) -> str:
-        """A table: attribute, its scores, and the time-steps that say most of it by themselves."""
-        width = max([9, *map(len, self.probes)])
-        lines = []
+        """A table: attribute, its scores, and the range of time-steps with the best score alone."""
         binary = [p for p in self.probes.values() if p.kind == "binary"]
         real = [p for p in self.probes.values() if p.kind == "real"]
+        width = max([9, *map(len, self.probes)])
+        lines = []
         if binary:
             lines.append(f"{'attribute':{width}}     AP  AUROC  prevalence  best time-steps")
-            for p in sorted(binary, key=lambda p: -np.nan_to_num(p.scores["ap"], nan=-1)):
-                s = p.scores
-                lines.append(
-                    f"{p.name:{width}}  {s['ap']:5.3f}  {s['auroc']:5.3f}  {s['prevalence']:10.3f}  {self._best(p.name)}"
-                )
+            for p in sorted(binary, key=lambda p: -np.nan_to_num(p.score, nan=-1)):
+                auroc, prevalence = p.scores["auroc"], p.scores["prevalence"]
+                lines.append(f"{p.name:{width}}  {p.score:5.3f}  {auroc:5.3f}  {prevalence:10.3f}  {self._note(p)}")
             auroc, prevalence = self._mean("binary", "auroc"), self._mean("binary", "prevalence")
             lines.append(f"{'mean':{width}}  {self.mean_ap:5.3f}  {auroc:5.3f}  {prevalence:10.3f}")
         if real:
             lines.append(f"{'attribute':{width}}      r     MSE  best time-steps")
-            lines += [
-                f"{p.name:{width}}  {p.scores['r']:5.3f}  {p.scores['mse']:6.3f}  {self._best(p.name)}" for p in real
-            ]
-        lines.append(", ".join(f"{key}: {value}" for key, value in self.about.items()))
-        return "\n".join(lines)
+            lines += [f"{p.name:{width}}  {p.score:5.3f}  {p.scores['mse']:6.3f}  {self._note(p)}" for p in real]
+        lines.append(", ".join(f"{key}: {_short(key, value)}" for key, value in self.about.items()))
+        return "\n".join(line.rstrip() for line in lines)
 
-    def _best(self, name: str) -> str:
-        best = self.best_range(name)
-        return f"{best[0]}-{best[1]}" if best else ""
+    def _note(self, probe: AttributeProbe) -> str:
+        best = self.best_range(probe.name)
+        notes = [f"{best[0]}-{best[1]}"] if best else []
+        if not np.isfinite(probe.score):
+            notes.append("(one value only)")
+        if probe.missing:
+            notes.append(f"({probe.missing} without a label)")
+        return " ".join(notes)
 
     def plot(self, path: str | Path) -> None:
-        """Writes a heat map, attributes x ranges of time-steps: the score of each alone, and cumulatively.
+        """Write a heat map (.png, .pdf or .svg), attributes x ranges of time-steps: each range's score alone, and cumulatively.
 
         Raises:
-            InputError: if the features had no partition, or matplotlib is missing.
+            InputError: if the features had no partition, or for another suffix.
+            MissingDependencyError: if matplotlib is not installed.
         """
         from ditifeat.analysis.plots import plot_scores
 
         if not self.ranges:
             raise InputError("the features had no partition, so there are no time-steps to plot")
-        # Attributes that live early come first, so that the map reads as a staircase.
-        names = sorted(self.probes, key=lambda name: (self.best_range(name) or (0, 0), -self[name].score))
+        # Attributes of early ranges come first, so that the best scores lie along the diagonal.
+        names = sorted(self, key=lambda name: (self.best_range(name) or (0, 0), -np.nan_to_num(self[name].score)))
         alone, cumulative = (np.array([getattr(self[name], key) for name in names]) for key in ("alone", "cumulative"))
         plot_scores(names, self.ranges, alone, cumulative, Path(path))
 
     def save(self, path: str | Path) -> None:
-        """Writes one `.safetensors` file, whole or not at all."""
+        """Write one `.safetensors` file, atomically."""
         import torch
 
         tensors, about = {}, []
-        for name, probe in self.probes.items():
+        for name, probe in self.items():
             values = asdict(probe)
-            for key in ("weights", "mean", "std"):
+            for key in ARRAYS:
                 tensors[f"{name}.{key}"] = torch.from_numpy(np.ascontiguousarray(values.pop(key), dtype=np.float32))
             about.append(values)
         text = {"probes": about, "ranges": self.ranges, "about": self.about}
@@ -162,19 +217,26 @@ class ProbeReport:
 
     @staticmethod
     def load(path: str | Path) -> ProbeReport:
-        """Reads what `save` wrote; nothing in the file can run.
+        """Read what `save` wrote; nothing in the file can run.
 
         Raises:
-            ModelError: if it is missing or is no such file.
+            ModelError: if it is missing, or does not hold a report.
         """
         tensors, metadata = read_tensors(Path(path))
         try:
             text = json.loads(metadata["report"])
             probes = {}
             for values in text["probes"]:
-                arrays: Any = {key: tensors[f"{values['name']}.{key}"].numpy() for key in ("weights", "mean", "std")}
+                arrays: Any = {key: tensors[f"{values['name']}.{key}"].numpy() for key in ARRAYS}
                 values |= {key: tuple(values[key]) for key in ("alone", "cumulative")}
                 probes[values["name"]] = AttributeProbe(**values, **arrays)
             return ProbeReport(probes, tuple((lo, hi) for lo, hi in text["ranges"]), text["about"])
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: does not hold a probe's report ({error})") from error
+
+
+def _short(key: str, value: Any) -> Any:
+    """What a line has room for: the beginning of a hash, the number of skipped images."""
+    if key == "skipped":
+        return len(value)
+    return value[:12] if key in ("weights", "preprocessing") else value

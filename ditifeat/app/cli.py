@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_probe(commands)
     _add_edit(commands)
     _add_train(commands)
-    _add_faithfulness(commands)
+    _add_evaluate_edits(commands)
     _add_show(commands)
     _add_search(commands)
 
@@ -136,29 +136,29 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_arguments(train)
     train.set_defaults(run=run)
 
-    benchmark = commands.add_parser("benchmark", help="trained systems beside their floors, on one split")
+    benchmark = commands.add_parser("benchmark", help="trained methods beside baselines, on one split")
     benchmark.add_argument("runs", nargs="+", help="run folders of train; those of one recipe share a row")
-    benchmark.add_argument("--data", required=True, help="a folder or .tar of pictures")
+    benchmark.add_argument("--data", nargs="+", required=True, help="a folder or .tar of images, or several")
     benchmark.add_argument("--labels", required=True, help="of the pictures, as probe takes them")
     benchmark.add_argument("--out", required=True, type=Path, help="folder for benchmark.md, .json and .png")
-    benchmark.add_argument("--train-first", type=int, required=True, help="train the probes on the first so many")
+    benchmark.add_argument("--train-size", type=int, required=True, help="train the probes on the first N")
+    benchmark.add_argument("--device", help="a torch device")
     benchmark.add_argument("--steps", type=int, default=100, help="of inversion, and again of sampling")
     benchmark.set_defaults(run=_benchmark)
 
 
-def _add_faithfulness(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    classifier_logits = commands.add_parser("faithfulness", help="what a judge on pixels says of a model's edits")
-    classifier_logits.add_argument("runs", nargs="+", help="run folders, model folders or names, of DiTi or PDAE")
-    classifier_logits.add_argument("--data", required=True, help="a folder or .tar of pictures")
-    classifier_logits.add_argument("--labels", required=True, help="of the pictures, as probe takes them")
-    classifier_logits.add_argument("--out", required=True, type=Path, help="folder for evaluate_edits.md and .json")
-    classifier_logits.add_argument(
-        "--train-first", type=int, required=True, help="train judge and probes on the first so many"
-    )
-    classifier_logits.add_argument("--attributes", nargs="+", help="to edit; all by default")
-    classifier_logits.add_argument("--count", type=int, default=32, help="held-out pictures to edit")
-    classifier_logits.add_argument("--steps", type=int, default=10, help="of inversion, and again of sampling")
-    classifier_logits.set_defaults(run=_evaluate_edits)
+def _add_evaluate_edits(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    edits = commands.add_parser("evaluate-edits", help="what an attribute classifier on pixels says of a model's edits")
+    edits.add_argument("runs", nargs="+", help="run folders, model folders or names, of DiTi or PDAE")
+    edits.add_argument("--data", nargs="+", required=True, help="a folder or .tar of images, or several")
+    edits.add_argument("--labels", required=True, help="of the images, as probe takes them")
+    edits.add_argument("--out", required=True, type=Path, help="folder for edits.md and .json")
+    edits.add_argument("--train-size", type=int, required=True, help="train classifier and probes on the first N")
+    edits.add_argument("--attributes", nargs="+", help="to edit; all by default")
+    edits.add_argument("--count", type=int, default=32, help="held-out images to edit")
+    edits.add_argument("--steps", type=int, default=10, help="of inversion, and again of sampling")
+    edits.add_argument("--device", help="a torch device")
+    edits.set_defaults(run=_evaluate_edits)
 
 
 def _add_show(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -129,25 +129,35 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     from ditifeat.benchmark.tables import table
 
     result = benchmark(
-        arguments.runs, arguments.data, arguments.labels, arguments.out, arguments.train_first, arguments.steps
+        arguments.runs,
+        arguments.data,
+        arguments.labels,
+        arguments.out,
+        train_size=arguments.train_size,
+        steps=arguments.steps,
+        device=arguments.device,
+        progress=True,
     )
     print(table(result), end="")
 
 
 def _evaluate_edits(arguments: argparse.Namespace) -> None:
-    from ditifeat.benchmark.edits import evaluate_edits, report
+    from ditifeat.benchmark.edits import evaluate_edits
+    from ditifeat.benchmark.tables import edit_tables
 
     result = evaluate_edits(
         arguments.runs,
         arguments.data,
         arguments.labels,
         arguments.out,
-        arguments.train_first,
-        arguments.attributes,
-        arguments.count,
-        arguments.steps,
+        train_size=arguments.train_size,
+        attributes=arguments.attributes,
+        count=arguments.count,
+        steps=arguments.steps,
+        device=arguments.device,
+        progress=True,
     )
-    print(report(result), end="")
+    print(edit_tables(result), end="")
 
 
 def _convert(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Features that cost no training of ours: what every trained encoder has to better. Codes `(n, d)` of uint8 pictures."""
+"""Baselines: features that cost no training of an encoder, which every trained one has to better. Codes `(n, d)` of a split."""
 
 from __future__ import annotations
 
@@ -11,80 +11,109 @@ from PIL import Image
 from torch import Tensor
 
 from ditifeat.benchmark.scores import ridge_mean_ap
+from ditifeat.benchmark.split import Split, in_batches
 from ditifeat.data.batches import load_images
-from ditifeat.errors import RecipeError
+from ditifeat.errors import ModelError
 from ditifeat.model.diffusion import DiffusionModel
-from ditifeat.model.diti import DiTi
-from ditifeat.model.encoders import build_encoder
-from ditifeat.train.initialise import (
-    INITIALISATION_IMAGES,
-    initialise_error_predictive,
-    initialise_from_dm,
-    initialise_whitened,
-)
+from ditifeat.model.diti import DiTi, Weighting
+from ditifeat.model.encoders import EncoderNetwork, build_encoder
+from ditifeat.train.initialise import STARTED_ON, encoder_from_dm, initialise_error_predictive, initialise_white
 
 DDAE_TIME_STEPS = (50, 150, 300)
 
-
-@torch.no_grad()
-def in_batches(function: Callable[[Tensor], Tensor], array: np.ndarray, batch: int = 250) -> np.ndarray:
-    """`function` of images `(B, 3, S, S)` in [-1, 1], over all pictures."""
-    parts = (load_images(array[i : i + batch]) for i in range(0, len(array), batch))
-    return torch.cat([function(images).float().cpu() for images in parts]).numpy()
+Initialisation = Literal["random", "whitened", "error_predictive"]
 
 
-def pca(array: np.ndarray, first: int, components: int = 512, side: int = 32, mirrored: bool = False) -> np.ndarray:
-    """`(n, components)`: of `side` x `side` pixels of uint8 `(n, H, W, 3)`, fitted on the first rows; or of both sides' mean."""
+def pca(split: Split, components: int = 512, side: int = 32, *, flip_average: bool = False) -> np.ndarray:
+    """Principal components of `side` x `side` pixels, fitted on the training rows.
+
+    Args:
+        split: the images.
+        components: at most; never more than training rows or pixels.
+        side: to which images are shrunk, in pixels.
+        flip_average: of the mean of each image and its horizontal flip.
+    """
     from sklearn.decomposition import PCA
 
-    small = [np.asarray(Image.fromarray(row).resize((side, side), Image.Resampling.BOX)).ravel() for row in array]
+    small = [np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BOX)) for image in split.images]
     pixels = np.stack(small).astype(np.float32) / 255
-    if mirrored:
-        sides = pixels.reshape(len(array), side, side, 3)
-        pixels = ((sides + sides[:, :, ::-1]) / 2).reshape(len(array), -1)
-    components = min(components, first, pixels.shape[1])
-    return PCA(components, random_state=0).fit(pixels[:first]).transform(pixels)
+    if flip_average:
+        pixels = (pixels + pixels[:, :, ::-1]) / 2
+    rows = pixels.reshape(len(pixels), -1)
+    components = min(components, int(split.train.sum()), rows.shape[1])
+    return PCA(components, random_state=0).fit(rows[split.train]).transform(rows)
 
 
-def untrained(
-    model: DiTi,
-    array: np.ndarray,
-    first: int,
-    codes: Literal["random", "white", "lost"],
-    from_dm: bool = False,
-    weighting: str = "published",
+def random_encoder(model: DiTi, split: Split, initialisation: Initialisation = "random") -> np.ndarray:
+    """Codes of the model's encoder with random layers.
+
+    Args:
+        model: whose encoder's architecture, partition and frozen DM are taken.
+        split: the images; the last layer is initialised on the training rows.
+        initialisation: of the last layer, as a recipe's.
+    """
+    return _initialised_codes(_build(model), model, split, initialisation)
+
+
+def down_path(
+    model: DiTi, split: Split, initialisation: Initialisation, weighting: Weighting = "published"
 ) -> np.ndarray:
-    """Codes `(n, d)` of the model's encoder before training: random or the DM's down path, begun as a recipe begins them.
+    """Codes of the frozen DM's down path, before any training of the encoder.
 
-    `codes` are computed from the first `first` of the uint8 images `array` `(n, S, S, 3)`, at most `INITIALISATION_IMAGES`;
-    `weighting` is that of the errors which error-predictive codes explain (DiTi eq. 6).
+    Args:
+        model: whose frozen DM and partition are taken; its encoder has the DM's layers.
+        split: the images; the last layer is initialised on the training rows.
+        initialisation: of the last layer, as a recipe's.
+        weighting: of the errors that "error_predictive" codes predict (DiTi eq. 6).
 
     Raises:
-        RecipeError: if `from_dm` and the encoder's layers are not those of the DM.
+        RecipeError: if the encoder's layers are not those of the DM.
     """
+    encoder = _build(model)
+    encoder_from_dm(encoder, model.config.encoder, model.dm)
+    return _initialised_codes(encoder, model, split, initialisation, weighting)
+
+
+def _build(model: DiTi) -> EncoderNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder = build_encoder(model.config.encoder, model.config.image.size, model.partition.d).eval()
-    if from_dm:
-        initialise_from_dm(encoder, model.config.encoder, model.dm)
-    images = load_images(array[: min(first, INITIALISATION_IMAGES)])
-    if codes == "white":
-        initialise_whitened(encoder, images)
-    elif codes == "lost":
+        encoder = build_encoder(model.config.encoder, model.config.image.size, model.partition.d)
+    return encoder.to(model.mean.device).eval()
+
+
+def _initialised_codes(
+    encoder: EncoderNetwork,
+    model: DiTi,
+    split: Split,
+    initialisation: Initialisation,
+    weighting: Weighting = "published",
+) -> np.ndarray:
+    device = model.mean.device
+    images = load_images(split.images[np.flatnonzero(split.train)[:STARTED_ON]], device)
+    if initialisation == "whitened":
+        initialise_white(encoder, images)
+    elif initialisation == "error_predictive":
         initialise_error_predictive(DiTi(model.config, model.dm, encoder, model.estimator), images, weighting)
-    return in_batches(encoder, array)
+    return in_batches(encoder, split.images, device)
 
 
-def dm_bottleneck(dm: DiffusionModel, array: np.ndarray, first: int, targets: np.ndarray) -> tuple[np.ndarray, int]:
-    """The frozen DM's middle features, mean over space, at the time-step that is best on the last eighth of the first rows.
+def dm_bottleneck(dm: DiffusionModel, split: Split, device: torch.device | str = "cpu") -> tuple[np.ndarray, int]:
+    """The frozen DM's middle features of noisy images, mean over space, as DDAE reads them (Xiang et al., ICCV 2023).
 
-    As DDAE reads them (Xiang et al., ICCV 2023): of noisy pictures. Returns the codes and the time-step.
+    Returns:
+        The codes at the time-step that is best on the last eighth of the training rows, and that time-step.
+
+    Raises:
+        ModelError: if the DM has no middle block.
     """
-    part = first * 7 // 8
+    if dm.unet.mid_block is None:
+        raise ModelError("the DM has no middle block to read features from")
+    rows = np.flatnonzero(split.train)
+    fitted = np.arange(len(rows)) < len(rows) * 7 // 8
     scores = []
     for t in DDAE_TIME_STEPS:
-        codes = in_batches(_bottleneck(dm, t), array)
-        scores.append((ridge_mean_ap(codes[:first], targets[:first], part), t, codes))
+        codes = in_batches(_bottleneck(dm, t), split.images, device)
+        scores.append((ridge_mean_ap(codes[rows], split.targets[rows], fitted), t, codes))
     _, best, codes = max(scores, key=lambda score: score[0])
     return codes, best
 
@@ -93,12 +122,11 @@ def _bottleneck(dm: DiffusionModel, t: int) -> Callable[[Tensor], Tensor]:
     generator = torch.Generator().manual_seed(0)
 
     def features(images: Tensor) -> Tensor:
-        time_steps = torch.full((len(images),), t)
+        time_steps = torch.full((len(images),), t, device=images.device)
         x_0 = dm.codec.encode(images)
-        x_t = dm.schedule.add_noise(x_0, torch.randn(x_0.shape, generator=generator), time_steps)
-        down = dm.features(x_t, time_steps)
-        if dm.unet.mid_block is None:
-            raise RecipeError("the DM has no middle block to read features from")
-        return dm.unet.mid_block(down.bottleneck, down.time_embedding).mean((2, 3))
+        noise = torch.randn(x_0.shape, generator=generator).to(x_0)
+        down = dm.features(dm.schedule.add_noise(x_0, noise, time_steps), time_steps)
+        middle = dm.unet.mid_block(down.bottleneck, down.time_embedding)  # type: ignore[misc]
+        return middle.mean((2, 3))
 
     return features

@@ -1,10 +1,10 @@
-"""All systems beside their floors, on one split: `ditifeat benchmark RUN... --data PICTURES --labels LABELS --out FOLDER`."""
+"""Compared methods beside their baselines on one split: `ditifeat benchmark RUN... --data IMAGES --labels LABELS --out FOLDER`."""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,142 +12,188 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ditifeat.benchmark import baselines
-from ditifeat.benchmark.cache import baseline_key, cached, run_key
+from ditifeat.benchmark.cache import Cache
 from ditifeat.benchmark.plots import plot_benchmark
 from ditifeat.benchmark.scores import SEEDS, score
-from ditifeat.benchmark.tables import RECONSTRUCTED, _heading, attribute_table, table
-from ditifeat.data.batches import batches, load_images
-from ditifeat.data.labels import read_labels
+from ditifeat.benchmark.split import Split, in_batches, read_split
+from ditifeat.benchmark.tables import attribute_table, grouped, heading, table
+from ditifeat.data.batches import load_images
 from ditifeat.encoding.encoder import Encoder, load_encoder
-from ditifeat.errors import InputError, ModelError
-from ditifeat.files import write_text
+from ditifeat.errors import InputError, ModelError, require
+from ditifeat.files import check_writable, write_text
 from ditifeat.model.diti import DiTi
-from ditifeat.train.evaluate import reconstruction
+from ditifeat.model.sampling import ddim_grid
+from ditifeat.train.evaluate import RECONSTRUCTED, reconstruction
+
+Row = dict[str, Any]  # method, kind ("trained" or "baseline"), and what `score` returns
 
 
 def benchmark(
-    runs: Sequence[str | Path], data: str | Path, labels: Any, out: Path, first: int, steps: int = 100
+    runs: Sequence[str | Path],
+    data: Any,
+    labels: Any,
+    out: str | Path,
+    *,
+    train_size: int,
+    steps: int = 100,
+    device: str | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
-    """Scores runs and floors, and writes `benchmark.json`, `benchmark.md` and `benchmark.png` into `out`.
+    """Score trained encoders and baselines on one split; write `benchmark.json`, `benchmark.md` and `benchmark.png`.
+
+    Scores are kept in `out/cache` by the content that decides them, so one more run costs its own scores alone.
 
     Args:
-        runs: run folders (or model folders, or names); those of one recipe and as many images share a row, mean
-            and standard deviation over their seeds.
-        data: a folder or tar of pictures.
-        labels: as `ditifeat.probe` takes them; with two values each.
-        out: folder to write.
-        first: the first so many pictures train the probes, the others test them.
-        steps: of inversion, and again of sampling.
+        runs: run folders, model folders or names, of one preprocessing. Those of one recipe and as many images share a
+            row: mean and standard deviation over them.
+        data: images as `ditifeat.encode` takes them: a folder, a `.tar`, or a list of these.
+        labels: as `ditifeat.probe` takes them, of two values each.
+        out: the folder to write.
+        train_size: the first N images train the probes, the others test them.
+        steps: evaluations of the networks in each inversion, and again in each sampling.
+        device: a torch device; as `load_encoder` chooses by default.
+        progress: show a progress bar.
 
     Returns:
         What `benchmark.json` holds.
 
     Raises:
-        InputError, ModelError: for runs, pictures or labels that do not fit.
+        MissingDependencyError: without the extra `[benchmark]`.
+        ImageDecodeError, InputError, ModelError: for runs, images or labels that do not fit.
     """
-    encoders = [load_run(run) for run in runs]
-    if not encoders:
-        raise InputError("there is no run to score")
-    names, array = read_pictures(data, encoders)
-    if not 16 <= first < len(names) - 1:
-        raise InputError(f"first = {first} must leave pictures to train and to test on, of {len(names)}")
-    targets = read_labels(labels, names)
-    about = (names, first, {name: y.tolist() for name, y in targets.items()})
-    rows: list[dict[str, Any]] = []
-    for encoder in encoders:
-        rows += cached(
-            out / "rows", (about, steps, run_key(encoder)), partial(_trained, encoder, array, targets, first, steps)
-        )
-    frozen = next((encoder for encoder in encoders if encoder.config.method == "diti"), encoders[0])
-    rows += cached(out / "rows", (about, baseline_key(frozen)), partial(_baselines, frozen, array, targets, first))
-    result = {
-        "about": {"train rows": first, "test rows": len(names) - first, "steps": steps, "probe seeds": list(SEEDS)},
-        "systems": _grouped(rows),
+    for package in ("pandas", "tabulate", "matplotlib", "accelerate"):
+        require(package, "benchmark")
+    check_writable(Path(out) / "benchmark.md")
+    encoders = load_runs(runs, device)
+    ddim_grid(encoders[0].partition.num_time_steps, steps)  # refuses steps before the work
+    split = read_split(data, labels, encoders[0].config.image, train_size)
+    rows = _rows(encoders, split, steps, Cache(Path(out) / "cache"), progress)
+    about = {
+        "train rows": int(split.train.sum()),
+        "test rows": int(split.test.sum()),
+        "reconstructed": min(RECONSTRUCTED, int(split.test.sum())),
+        "steps": steps,
+        "probe seeds": list(SEEDS),
     }
-    write_text(out / "benchmark.json", json.dumps(result, indent=1) + "\n")
-    write_text(out / "benchmark.md", f"{_heading(result)}\n{table(result)}\n{attribute_table(result)}")
-    plot_benchmark(result, out / "benchmark.png")
+    result = {"about": about, "methods": grouped(rows)}
+    write_text(Path(out) / "benchmark.json", json.dumps(result, indent=1) + "\n")
+    write_text(Path(out) / "benchmark.md", f"{heading(result)}\n{table(result)}\n{attribute_table(result)}")
+    plot_benchmark(result, Path(out) / "benchmark.png")
     return result
 
 
-def load_run(run: str | Path) -> Encoder:
-    """The encoder of a run's folder, of a model's, or of a name."""
-    folder = Path(run)
-    return load_encoder(folder / "model" if (folder / "model" / "config.json").exists() else run)
+def load_runs(runs: Sequence[str | Path], device: str | None = None) -> list[Encoder]:
+    """The encoders of run folders (their `model`), model folders or names, which must read images in one way.
 
-
-def read_pictures(data: str | Path, encoders: list[Encoder]) -> tuple[list[str], np.ndarray]:
-    """All pictures, uint8 `(n, S, S, 3)`, and their names, as the encoders of one preprocessing want them."""
+    Raises:
+        InputError: if there is none, or one is given twice.
+        ModelError: for one that does not load, or preprocessings that differ.
+    """
+    encoders = []
+    for run in runs:
+        folder = Path(run) / "model"
+        encoders.append(load_encoder(folder if (folder / "config.json").exists() else run, device=device or "cpu"))
+    if not encoders:
+        raise InputError("there is no run to score; give at least one")
+    if len({encoder.folder.resolve() for encoder in encoders}) < len(encoders):
+        raise InputError("a run is given twice; its scores would count as those of two seeds")
     if len({encoder.config.image for encoder in encoders}) > 1:
-        raise ModelError("the runs read pictures in different ways; benchmark those of one preprocessing together")
-    names: list[str] = []
-    rows: list[np.ndarray] = []
-    for batch_names, batch in batches(data, encoders[0].config.image, 256):
-        names += batch_names
-        rows.append(batch)
-    if not rows:
-        raise InputError(f"{data}: holds no pictures")
-    return names, np.concatenate(rows)
+        raise ModelError("the runs read images in different ways; compare those of one preprocessing")
+    return encoders
 
 
-def _trained(
-    encoder: Encoder, array: np.ndarray, targets: dict[str, np.ndarray], first: int, steps: int
-) -> list[dict[str, Any]]:
+def method_name(encoder: Encoder) -> str:
+    """How tables name a run: its recipe, and how many images its method saw.
+
+    >>> method_name(encoder)
+    'celeba64-mini (49152 images)'
+    """
+    images = _cost(encoder).get("images")
+    return f"{encoder.config.name} ({images} images)" if images else encoder.config.name
+
+
+def _cost(encoder: Encoder) -> dict[str, Any]:
+    """Images seen and seconds spent by the method's own training, not its frozen DM's."""
+    training, method = encoder.config.training, encoder.config.method
+    return {key: training[f"{method}_{key}"] for key in ("images", "seconds") if f"{method}_{key}" in training}
+
+
+def _rows(encoders: list[Encoder], split: Split, steps: int, cache: Cache, progress: bool) -> list[Row]:
+    from tqdm.auto import tqdm
+
+    rows: list[Row] = []
+    with tqdm(total=len(encoders) + 1, unit="method", disable=not progress) as bar:
+        for encoder in encoders:
+            bar.set_description(encoder.config.name)
+            key = (split.key, steps, asdict(encoder.config), _weights(encoder))
+            rows.append(cache.json("method", *key, make=partial(_trained, encoder, split, steps)))
+            bar.update()
+        frozen = next((encoder for encoder in encoders if encoder.config.method == "diti"), encoders[0])
+        bar.set_description("baselines")
+        rows += cache.json("baselines", split.key, *_baseline_key(frozen), make=partial(_baselines, frozen, split))
+        bar.update()
+    return rows
+
+
+def _weights(encoder: Encoder) -> dict[str, Any]:
+    """All weights that decide a run's scores, wherever they lie."""
+    if encoder.config.method == "contrastive":
+        return dict(encoder.network.state_dict())
+    return dict(encoder.model.state_dict())
+
+
+def _baseline_key(encoder: Encoder) -> list[Any]:
     config = encoder.config
-    row = {"system": config.name, **score(baselines.in_batches(encoder, array), targets, first)}
-    stage = {key.rsplit("_", 1)[1]: value for key, value in config.training.items() if key.startswith(config.method)}
-    row["values"] |= {key: stage[key] for key in ("images", "seconds") if key in stage}
-    networks: list[nn.Module] = [encoder.network]
-    if config.method != "contrastive":
-        model = encoder.model
-        images = load_images(array[first : first + RECONSTRUCTED])
-        found = reconstruction(model, images.to(encoder.device), steps)
-        row["values"] |= {key: found[key]["inferred_x_T"] for key in ("mse", "ssim")}
-        row["values"]["mse_random"] = found["mse"]["random_x_T"]
-        networks += [model.estimator, model.dm] if isinstance(model, DiTi) else [model.unet]
-    row["values"]["parameters"] = sum(p.numel() for network in networks for p in network.parameters())
-    return [row]
+    known = [asdict(part) for part in (config.image, config.encoder, config.partition, config.codec, config.dm)]
+    model = _diti(encoder)
+    return [config.method, known, {} if model is None else dict(model.dm.state_dict())]
 
 
-def _baselines(encoder: Encoder, array: np.ndarray, targets: dict[str, np.ndarray], first: int) -> list[dict[str, Any]]:
-    """Floors select_prefix a DiTi or PDAE run; select_prefix any other, that of the pixels alone."""
-    binary = np.stack([(y == y.max()) for y in targets.values()], axis=1).astype(np.float64)
-    d = encoder.config.latent_dim
-    codes = {"floor: PCA of 32 x 32 pixels": baselines.pca(array, first, d)}
-    if encoder.config.encoder.flip_average:
-        codes["floor: PCA of 32 x 32 pixels, mirrored"] = baselines.pca(array, first, d, mirrored=True)
+def _diti(encoder: Encoder) -> DiTi | None:
+    """The model, where there is a frozen DM whose features can be a baseline."""
     model = encoder.model if encoder.config.method == "diti" else None
-    if isinstance(model, DiTi):
-        codes["floor: random encoder"] = baselines.untrained(model, array, first, "random")
-        codes["floor: random encoder, white codes"] = baselines.untrained(model, array, first, "white")
-        if model.config.encoder.style == "residual":
-            down = "floor: frozen DM's down path"
-            codes[f"{down}, white codes"] = baselines.untrained(model, array, first, "white", True)
-            codes[f"{down}, lost codes"] = baselines.untrained(model, array, first, "lost", True, "relative")
-        bottleneck, t = baselines.dm_bottleneck(model.dm, array, first, binary)
-        codes[f"floor: frozen DM's bottleneck, mean over space, t = {t}"] = bottleneck
-    return [{"system": name, **score(z, targets, first)} for name, z in codes.items()]
+    return model if isinstance(model, DiTi) else None
 
 
-def _grouped(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Runs of one name and as many images together: means, and standard deviations where there are several."""
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        images = row["values"].get("images")
-        groups[f"{row['system']} ({images} images)" if images else row["system"]].append(row)
-    systems = {}
-    for name, members in groups.items():
-        keys = [key for key in members[0]["values"] if all(key in member["values"] for member in members)]
-        values = {key: np.array([member["values"][key] for member in members], dtype=float) for key in keys}
-        spread = {key: float(v.std(ddof=1)) for key, v in values.items()} if len(members) > 1 else {}
-        systems[name] = {
-            "runs": len(members),
-            "mean": {key: float(v.mean()) for key, v in values.items()},
-            "std": spread,
-            "each": [member["values"] for member in members],
-            "attributes": {a: float(np.mean([m["attributes"][a] for m in members])) for a in members[0]["attributes"]},
-            "chance": members[0]["chance"],
-            "weights": np.mean([m["weights"] for m in members], axis=0).tolist(),
-        }
-    return systems
+def _trained(encoder: Encoder, split: Split, steps: int) -> Row:
+    found = score(in_batches(encoder, split.images, encoder.device), split)
+    values: dict[str, Any] = found["values"] | _cost(encoder)
+    networks: list[nn.Module] = [encoder.network]
+    if encoder.config.method != "contrastive":
+        model = encoder.model
+        images = load_images(split.images[np.flatnonzero(split.test)[:RECONSTRUCTED]], encoder.device)
+        errors = reconstruction(model, images, steps)
+        values |= {key: errors[key]["inferred_x_T"] for key in ("mse", "ssim")}
+        values["mse_random"] = errors["mse"]["random_x_T"]
+        networks += [model.estimator, model.dm] if isinstance(model, DiTi) else [model.unet]
+    values["parameters"] = sum(p.numel() for network in networks for p in network.parameters())
+    return found | {"method": method_name(encoder), "kind": "trained", "values": values}
+
+
+def _baselines(encoder: Encoder, split: Split) -> list[Row]:
+    """Of pixels; and, of a DiTi or PDAE run, of its architecture untrained and of its frozen DM."""
+    from ditifeat.benchmark import baselines  # it needs accelerate
+
+    spec, model = encoder.config.encoder, _diti(encoder)
+    pixels, d = "PCA of 32 x 32 pixels", encoder.config.latent_dim
+    codes: dict[str, Callable[[], np.ndarray]] = {pixels: lambda: baselines.pca(split, d)}
+    if spec.flip_average:
+        codes[f"{pixels}, averaged over flips"] = lambda: baselines.pca(split, d, flip_average=True)
+    if model is not None:
+        codes["random encoder"] = lambda: baselines.random_encoder(model, split)
+        codes["random encoder, PCA-whitened"] = lambda: baselines.random_encoder(model, split, "whitened")
+        if spec.style == "residual":
+            down = "frozen DM's down path"
+            codes[f"{down}, PCA-whitened"] = lambda: baselines.down_path(model, split, "whitened")
+            codes[f"{down}, error-predictive"] = lambda: baselines.down_path(
+                model, split, "error_predictive", "relative"
+            )
+    rows = [_baseline_row(name, make(), split) for name, make in codes.items()]
+    if model is not None:
+        bottleneck, t = baselines.dm_bottleneck(model.dm, split, encoder.device)
+        rows.append(_baseline_row(f"frozen DM's bottleneck, mean over space, t = {t}", bottleneck, split))
+    return rows
+
+
+def _baseline_row(name: str, codes: np.ndarray, split: Split) -> Row:
+    return score(codes, split) | {"method": f"baseline: {name}", "kind": "baseline"}

@@ -1,38 +1,71 @@
-"""Scores cached by what decides them."""
+"""Results kept by a hash of all that decides them: one more run does not cost the scores of all, and no old one is taken."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ditifeat.encoding.encoder import Encoder
-from ditifeat.files import write_text
+import numpy as np
+import torch
+from torch import Tensor
 
-SCORING = 2  # part of what rows are remembered by: raise it when a score is worked out in another way
+from ditifeat.files import read_json, read_tensors, write_tensors, write_text
 
-
-def run_key(encoder: Encoder) -> Any:
-    """What decides a run's scores: its configuration and its weights."""
-    files = sorted(encoder.folder.rglob("*.safetensors"))
-    return asdict(encoder.config), [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+VERSION = 3  # of how scores are worked out, part of every key: raise it when one is worked out in another way
 
 
-def baseline_key(encoder: Encoder) -> Any:
-    """What decides a run's floors: the pictures as it reads them, its encoder's network, its partition and its frozen DM."""
-    config = encoder.config
-    files = sorted((encoder.folder / "dm").rglob("*.safetensors"))
-    known = [asdict(part) for part in (config.image, config.encoder, config.partition, config.codec, config.dm)]
-    return config.method, known, [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+def content_hash(*parts: Any) -> str:
+    """Hex SHA-256 of arrays and tensors (type, shape, bytes), dataclasses, and whatever else JSON can write.
+
+    >>> content_hash(np.zeros(3)) == content_hash(np.zeros((3, 1)))
+    False
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        for piece in _pieces(part):
+            digest.update(len(piece).to_bytes(8, "little"))
+            digest.update(piece)
+    return digest.hexdigest()
 
 
-def cached(folder: Path, key: Any, score: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """What `score` returns; remembered, so that one run more does not cost the scores of all."""
-    path = folder / f"{hashlib.sha256(json.dumps([SCORING, key]).encode()).hexdigest()[:16]}.json"
-    if not path.exists():
-        write_text(path, json.dumps(score()) + "\n")
-    found: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
-    return found
+def _pieces(part: Any) -> list[bytes]:
+    if isinstance(part, Tensor):
+        part = part.detach().cpu()
+        part = (part.float() if part.dtype == torch.bfloat16 else part).numpy()
+    if isinstance(part, np.ndarray):
+        return [f"{part.dtype} {part.shape}".encode(), np.ascontiguousarray(part).tobytes()]
+    if isinstance(part, Mapping) and any(isinstance(value, Tensor) for value in part.values()):
+        return [piece for name, tensor in part.items() for piece in (name.encode(), *_pieces(tensor))]
+    return [json.dumps(asdict(part) if is_dataclass(part) and not isinstance(part, type) else part).encode()]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Results in a folder, each in a file named by what it is and the hash of what decides it.
+
+    Args:
+        folder: made at the first result.
+    """
+
+    folder: Path
+
+    def json(self, kind: str, *key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` returns, as JSON gives it back; worked out at the first call with this key."""
+        path = self._path(kind, key, ".json")
+        if not path.exists():
+            write_text(path, json.dumps(make()) + "\n")
+        return read_json(path)
+
+    def tensors(self, kind: str, *key: Any, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The same of named tensors, such as a network's weights."""
+        path = self._path(kind, key, ".safetensors")
+        if not path.exists():
+            write_tensors(path, make())
+        return read_tensors(path)[0]
+
+    def _path(self, kind: str, key: tuple[Any, ...], suffix: str) -> Path:
+        return self.folder / f"{kind}-{content_hash(VERSION, kind, *key)[:32]}{suffix}"

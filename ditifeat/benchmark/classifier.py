@@ -1,45 +1,66 @@
-"""The judge of edits: a small CNN trained on pixels for the attributes, which never sees our features."""
+"""The attribute classifier of the edit evaluation: a small CNN on pixels, which never sees an encoder's features."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
-from ditifeat.benchmark.baselines import in_batches
+from ditifeat.benchmark.cache import Cache
+from ditifeat.benchmark.split import Split, in_batches
 from ditifeat.data.batches import load_images
-from ditifeat.files import load_strictly, read_tensors, write_tensors
+from ditifeat.files import load_strictly
 from ditifeat.model.encoders import EncoderSpec, build_encoder
 
-SPEC = EncoderSpec((32, 64, 128, 256))
+logger = logging.getLogger(__name__)
 
-EPOCHS = 10
 
-BATCH = 64
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """All that decides a classifier but its training images and labels.
 
-LEARNING_RATE = 1e-3
+    Attributes:
+        encoder: its network, whose last layer gives a logit per attribute.
+        epochs: over the training images.
+        batch: images per step.
+        lr: peak learning rate of AdamW, under a one-cycle schedule.
+        weight_decay: AdamW's.
+        shift: largest random shift of training images, in pixels; they are flipped at random too.
+        seed: of weights, order, shifts and flips.
+    """
 
-SHIFT = 4  # pixels
+    encoder: EncoderSpec = EncoderSpec((32, 64, 128, 256))
+    epochs: int = 10
+    batch: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    shift: int = 4
+    seed: int = 0
+
+
+SPEC = ClassifierSpec()
 
 
 class AttributeClassifier(nn.Module):
-    """Log-odds of attributes, and the features select_prefix them.
+    """Logits of attributes, and the features they are a linear function of.
 
     Args:
-        size: of the pictures, which are square.
+        size: side of the images, in pixels.
         attributes: how many.
+        spec: its network.
     """
 
-    def __init__(self, size: int, attributes: int):
+    def __init__(self, size: int, attributes: int, spec: ClassifierSpec = SPEC):
         super().__init__()
-        self.network = build_encoder(SPEC, size, attributes)
+        self.network = build_encoder(spec.encoder, size, attributes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Log-odds `(B, attributes)` of images `(B, 3, S, S)` in [-1, 1]."""
+        """Logits `(B, attributes)` of images `(B, 3, S, S)` in [-1, 1]."""
         return self.network(images)
 
     def features(self, images: Tensor) -> Tensor:
@@ -47,49 +68,74 @@ class AttributeClassifier(nn.Module):
         return self.network.trunk(images).mean((2, 3))
 
 
-def train_classifier(
-    array: np.ndarray, targets: np.ndarray, seed: int = 0, epochs: int = EPOCHS
+def load_classifier(
+    split: Split, cache: Cache, device: torch.device | str = "cpu", spec: ClassifierSpec = SPEC
 ) -> AttributeClassifier:
-    """A judge of uint8 pictures `(n, S, S, 3)` and their attributes, 0 or 1, `(n, attributes)`; mirrored and shifted as it learns."""
-    generator = torch.Generator().manual_seed(seed)
+    """The classifier of a split's training rows, trained at the first call with these images, labels, rows and `spec`."""
+
+    def train() -> Mapping[str, Tensor]:
+        return train_classifier(split, device, spec).state_dict()
+
+    tensors = cache.tensors("classifier", split.key, spec, make=train)
+    with torch.device("meta"):
+        classifier = AttributeClassifier(split.images.shape[1], len(split.attributes), spec)
+    load_strictly(classifier, tensors, "the attribute classifier")
+    return classifier.to(device).eval().requires_grad_(False)
+
+
+def train_classifier(
+    split: Split, device: torch.device | str = "cpu", spec: ClassifierSpec = SPEC
+) -> AttributeClassifier:
+    """Train on the split's training rows; cross-entropy per attribute, of unknown labels none.
+
+    Nothing is seeded globally, and the same on every device up to its rounding.
+    """
+    images, targets = split.images[split.train], torch.from_numpy(split.targets[split.train]).float()
+    generator = torch.Generator().manual_seed(spec.seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        judge = AttributeClassifier(array.shape[1], targets.shape[1])
-    steps = epochs * -(-len(array) // BATCH)
-    adam = torch.optim.AdamW(judge.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, LEARNING_RATE, total_steps=steps)
-    wanted = torch.from_numpy(targets).float()
-    with tqdm(total=steps, desc="judge", unit="step", mininterval=5) as bar:
-        for _ in range(epochs):
-            for rows in torch.randperm(len(array), generator=generator).split(BATCH):
-                images = _moved(load_images(array[rows.numpy()]), generator)
-                loss = functional.binary_cross_entropy_with_logits(judge(images), wanted[rows])
-                adam.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                adam.step()
-                schedule.step()
-                bar.update()
-    return judge.eval().requires_grad_(False)
+        torch.manual_seed(spec.seed)
+        classifier = AttributeClassifier(images.shape[1], targets.shape[1], spec).to(device)
+    optimiser = torch.optim.AdamW(classifier.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+    steps = spec.epochs * -(-len(images) // spec.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, spec.lr, total_steps=steps)
+    for epoch in range(spec.epochs):
+        for rows in torch.randperm(len(images), generator=generator).split(spec.batch):
+            shown = _augmented(load_images(images[rows.numpy()], device), spec.shift, generator)
+            loss = _cross_entropy(classifier(shown), targets[rows].to(device))
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+        logger.info("attribute classifier: epoch %d of %d, loss %.4f", epoch + 1, spec.epochs, loss.detach())
+    return classifier.eval().requires_grad_(False)
 
 
-def _moved(images: Tensor, generator: torch.Generator) -> Tensor:
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the known targets."""
+    known = targets.isfinite()
+    losses = functional.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def _augmented(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+    """Shifted together by up to `shift` pixels, and each flipped with probability 1/2."""
     side = images.shape[-1]
-    top, left = torch.randint(2 * SHIFT + 1, (2,), generator=generator).tolist()
-    padded = functional.pad(images, (SHIFT,) * 4, mode="replicate")
-    moved = padded[..., top : top + side, left : left + side]
-    flipped = torch.rand(len(images), generator=generator) < 0.5
-    return torch.where(flipped[:, None, None, None], moved.flip(3), moved)
+    top, left = torch.randint(2 * shift + 1, (2,), generator=generator).tolist()
+    padded = functional.pad(images, (shift,) * 4, mode="replicate")
+    shifted = padded[..., top : top + side, left : left + side]
+    flipped = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+    return torch.where(flipped[:, None, None, None], shifted.flip(3), shifted)
 
 
-def cached_classifier(path: Path, array: np.ndarray, targets: np.ndarray) -> AttributeClassifier:
-    """The judge that lies at `path`, or a new one that is put there."""
-    if not path.exists():
-        write_tensors(path, train_classifier(array, targets).state_dict())
-    judge = AttributeClassifier(array.shape[1], targets.shape[1])
-    load_strictly(judge, read_tensors(path)[0], str(path))
-    return judge.eval().requires_grad_(False)
+def logits(classifier: AttributeClassifier, images: np.ndarray) -> np.ndarray:
+    """Logits `(n, attributes)` of uint8 images `(n, S, S, 3)`."""
+    return in_batches(classifier, images, _device(classifier))
 
 
-def classifier_logits(judge: AttributeClassifier, array: np.ndarray) -> np.ndarray:
-    """Log-odds `(n, attributes)` of uint8 pictures."""
-    return in_batches(judge, array)
+def classifier_features(classifier: AttributeClassifier, images: np.ndarray) -> np.ndarray:
+    """Features `(n, 256)` of uint8 images `(n, S, S, 3)`."""
+    return in_batches(classifier.features, images, _device(classifier))
+
+
+def _device(classifier: AttributeClassifier) -> torch.device:
+    return next(classifier.parameters()).device

@@ -1,254 +1,266 @@
-"""Do edits change what they should, and nothing else? `ditifeat evaluate_edits RUN... --data PICTURES --labels LABELS --out FOLDER`.
+"""Edit evaluation: do edits change what they should, and nothing else? `ditifeat evaluate-edits RUN... --data IMAGES ...`.
 
-A judge that never saw our features looks at held-out pictures before and after. Its log-odds are divided by their
-deviation over held-out pictures, so that a change of 1 is as far as two pictures that differ by one deviation.
+An attribute classifier that never saw our features looks at held-out images before and after. Its logits are divided by their
+standard deviation over held-out images, so that a change of 1 is as far as two images that differ by one deviation.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ditifeat.analysis.metrics import kernel_distance
 from ditifeat.analysis.probe import probe
-from ditifeat.benchmark.baselines import in_batches
-from ditifeat.benchmark.benchmark import load_run, read_pictures
-from ditifeat.benchmark.classifier import AttributeClassifier, cached_classifier, classifier_logits
+from ditifeat.analysis.report import ProbeReport
+from ditifeat.benchmark.benchmark import load_runs, method_name
+from ditifeat.benchmark.cache import Cache
+from ditifeat.benchmark.classifier import AttributeClassifier, classifier_features, load_classifier, logits
+from ditifeat.benchmark.scores import mean_ap
+from ditifeat.benchmark.split import Split, in_batches, read_split
+from ditifeat.benchmark.tables import edit_tables
 from ditifeat.data.batches import load_images
 from ditifeat.data.drawing import to_pixels
-from ditifeat.data.labels import read_labels
 from ditifeat.editing.edit import attribute_edit, checked_direction, subset_edit
 from ditifeat.encoding.encoder import Encoder
-from ditifeat.errors import InputError
-from ditifeat.files import write_text
-from ditifeat.model.diti import DiTi
+from ditifeat.errors import InputError, require
+from ditifeat.files import check_writable, write_text
+from ditifeat.model.sampling import fixed_point_grid
+from ditifeat.schema import integer
 from ditifeat.train.evaluate import SPARSE
 
 STRENGTHS = (0.15, 0.3, 0.6, 1.2, 2.4)
 
-EQUAL_CHANGE = 0.25  # of the target, in deviations: where leakages are compared
+EQUAL_CHANGE = 0.25  # of the target, in standard deviations: where off-target changes are compared
 
 RANGES = ((0, 300), (300, 500), (500, 1000))
-
-COLUMNS = {
-    "target": "target change",
-    "leakage": "leakage",
-    "equal": f"leakage at a target change of {EQUAL_CHANGE}",
-    "reached": "attributes that reach it",
-    "cosine": "identity, cosine",
-    "still": "MSE of the stillest 3/4",
-    "kernel": "kernel distance",
-}
 
 
 def evaluate_edits(
     runs: Sequence[str | Path],
-    data: str | Path,
+    data: Any,
     labels: Any,
-    out: Path,
-    first: int,
+    out: str | Path,
+    *,
+    train_size: int,
     attributes: Sequence[str] | None = None,
     count: int = 32,
     steps: int = 10,
+    device: str | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
-    """Edits held-out pictures with each run, has them classifier_logits, and writes `evaluate_edits.json` and `.md` into `out`.
+    """Edit held-out images with each run, measure the changes by an attribute classifier; write `edits.json` and `edits.md`.
 
     Args:
-        runs: run folders, model folders or names, of DiTi or PDAE.
-        data: a folder or tar of pictures.
-        labels: as `ditifeat.probe` takes them.
-        out: folder to write; the judge is kept in it.
-        first: the first so many pictures train judge and probes; the next are edited.
+        runs: run folders, model folders or names, of DiTi or PDAE and of one preprocessing.
+        data: images as `ditifeat.encode` takes them: a folder, a `.tar`, or a list of these.
+        labels: as `ditifeat.probe` takes them, of two values each.
+        out: the folder to write; the classifier is kept in `out/cache`.
+        train_size: the first N images train the classifier and the probes; the next are edited.
         attributes: to edit; all by default.
-        count: pictures to edit.
-        steps: of inversion, and again of sampling.
+        count: how many held-out images to edit, at least 2; at least 2 must be left to compare them with.
+        steps: evaluations of the networks in each inversion, and again in each sampling.
+        device: a torch device; as `load_encoder` chooses by default.
+        progress: show a progress bar.
+
+    Returns:
+        What `edits.json` holds.
 
     Raises:
-        InputError, ModelError: for runs, pictures or labels that do not fit.
+        MissingDependencyError: without the extra `[benchmark]`.
+        ImageDecodeError, InputError, ModelError: for runs, images or labels that do not fit.
     """
-    encoders = [load_run(run) for run in runs]
-    if not encoders or not all(isinstance(encoder.model, DiTi) for encoder in encoders):
-        raise InputError("faithfulness compares DiTi and PDAE runs; give at least one, and no others")
-    names, array = read_pictures(data, encoders)
-    if not 16 <= first <= len(names) - 4:
-        raise InputError(f"first = {first} must leave pictures to train and to edit, of {len(names)}")
-    found = read_labels(labels, names)
-    targets = {name: (y == y.max()).astype(np.float64) for name, y in found.items()}
-    unknown = sorted(set(attributes or ()) - set(targets))
-    if unknown:
-        raise InputError(f"the labels have no attribute {', '.join(unknown)}")
-    y = np.stack(list(targets.values()), axis=1)
-    judge = cached_classifier(out / "judge.safetensors", array[:first], y[:first])
-    odds = classifier_logits(judge, array[first:])
-    jury = _Jury(judge, odds.std(0), array[first : first + count], array[first + count :])
-    chosen = list(attributes or targets)
-    systems: dict[str, Any] = {}
-    for encoder in encoders:
-        systems |= _edited(encoder, array, targets, chosen, first, jury, steps)
-    result = {
-        "about": {
-            "edited": len(jury.before),
-            "steps": steps,
-            "train rows": first,
-            "judge_ap": _mean_ap(odds, y[first:]),
-        },
-        "systems": systems,
+    for package in ("pandas", "tabulate"):
+        require(package, "benchmark")
+    check_writable(Path(out) / "edits.md")
+    encoders = load_runs(runs, device)
+    if any(encoder.config.method != "diti" for encoder in encoders):
+        raise InputError("the edit evaluation compares DiTi and PDAE runs; give no others")
+    fixed_point_grid(encoders[0].partition.num_time_steps, steps)  # refuses steps before the work
+    split = read_split(data, labels, encoders[0].config.image, train_size)
+    chosen = _chosen_attributes(split, attributes)
+    if not 2 <= integer("count", count) <= split.test.sum() - 2:
+        raise InputError(
+            f"count = {count} is not within 2..{split.test.sum() - 2}: of the images held out, 2 are not edited"
+        )
+    classifier = load_classifier(split, Cache(Path(out) / "cache"), encoders[0].device)
+    held_out = split.images[split.test]
+    known = logits(classifier, held_out)
+    scorer = ChangeScorer(classifier, known.std(0).clip(1e-8), classifier_features(classifier, held_out[count:]))
+    edits: dict[str, Any] = {}
+    total = len(encoders) * (2 * len(chosen) * len(STRENGTHS) + len(RANGES))
+    with tqdm(total=total, unit="edit", disable=not progress) as bar:
+        for title, encoder in zip(_titles(encoders, runs), encoders, strict=True):
+            editor = _Editor.of(encoder, held_out[:count], steps, bar)
+            found = {"reconstruction": {"mean": scorer.identity(held_out[:count], editor.kept)}}
+            codes = in_batches(encoder, split.images[split.train], encoder.device)
+            for kind, dims in {"dense": None, f"sparse, {SPARSE} dimensions": SPARSE}.items():
+                found[kind] = _attribute_edits(editor, scorer, split, _directions(codes, split, chosen, dims))
+            found |= _range_edits(editor, scorer)
+            edits |= {f"{title}: {kind}": scores for kind, scores in found.items()}
+    about = {
+        "edited": count,
+        "steps": steps,
+        "train rows": int(split.train.sum()),
+        "classifier_ap": mean_ap(known, split.targets[split.test]),
+        "strength": STRENGTHS[len(STRENGTHS) // 2],
+        "equal_change": EQUAL_CHANGE,
     }
-    write_text(out / "faithfulness.json", json.dumps(result, indent=1) + "\n")
-    write_text(out / "faithfulness.md", report(result))
+    result = {"about": about, "edits": edits, "common": _common_ground(edits)}
+    write_text(Path(out) / "edits.json", json.dumps(result, indent=1) + "\n")
+    write_text(Path(out) / "edits.md", edit_tables(result))
     return result
 
 
-class _Jury:
-    """What is asked of edited pictures, uint8 `(n, S, S, 3)`, beside the same ones before."""
+def _chosen_attributes(split: Split, attributes: Sequence[str] | None) -> list[str]:
+    unknown = sorted(set(attributes or ()) - set(split.attributes))
+    if unknown:
+        raise InputError(f"the labels have no attribute {', '.join(unknown)}; they have {', '.join(split.attributes)}")
+    return list(attributes or split.attributes)
 
-    def __init__(self, judge: AttributeClassifier, deviation: np.ndarray, before: np.ndarray, others: np.ndarray):
-        self.judge, self.deviation, self.before = judge, deviation, before
-        self.others = in_batches(judge.features, others)
+
+def _titles(encoders: list[Encoder], runs: Sequence[str | Path]) -> list[str]:
+    """Names of the methods; with the run's where several have one name."""
+    names = [method_name(encoder) for encoder in encoders]
+    return [f"{name}, {run}" if names.count(name) > 1 else name for name, run in zip(names, runs, strict=True)]
+
+
+@dataclass(frozen=True)
+class ChangeScorer:
+    """Measures what an edit changed, by the attribute classifier. Images are uint8 `(n, S, S, 3)`.
+
+    Attributes:
+        classifier: trained on other images.
+        std: of its logits over held-out images, `(attributes,)`.
+        real_features: its features of real images that are not edited, `(m, 256)`.
+    """
+
+    classifier: AttributeClassifier
+    std: np.ndarray
+    real_features: np.ndarray
 
     def changes(self, kept: np.ndarray, edited: np.ndarray) -> np.ndarray:
-        """Changes of the log-odds `(n, attributes)` from reconstructions to edits, in deviations."""
-        return (classifier_logits(self.judge, edited) - classifier_logits(self.judge, kept)) / self.deviation
+        """Changes of the logits `(n, attributes)` from reconstructions to edits, in standard deviations."""
+        return (logits(self.classifier, edited) - logits(self.classifier, kept)) / self.std
 
     def identity(self, kept: np.ndarray, edited: np.ndarray) -> dict[str, float]:
-        a, b = (in_batches(self.judge.features, pictures) for pictures in (kept, edited))
-        cosine = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+        """Mean cosine of the features; MSE (0..1) of the three quarters of pixels that change least; kernel distance."""
+        a, b = (classifier_features(self.classifier, images) for images in (kept, edited))
+        cosine = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)).clip(1e-12)
         squared = ((kept.astype(float) - edited) / 255) ** 2
         pixels = np.sort(squared.mean(3).reshape(len(kept), -1), axis=1)
-        still = pixels[:, : 3 * pixels.shape[1] // 4].mean()
-        return {"cosine": float(cosine.mean()), "still": float(still), "kernel": kernel_distance(b, self.others)}
+        return {
+            "cosine": float(cosine.mean()),
+            "still": float(pixels[:, : 3 * pixels.shape[1] // 4].mean()),
+            "kernel": kernel_distance(b, self.real_features),
+        }
 
 
-@torch.no_grad()
-def _edited(
-    encoder: Encoder,
-    array: np.ndarray,
-    targets: dict[str, np.ndarray],
-    chosen: list[str],
-    first: int,
-    jury: _Jury,
-    steps: int,
-) -> dict[str, Any]:
-    """One entry per kind of edit: dense and sparse by attribute, and each range of time-steps from the next picture."""
-    codes = in_batches(encoder, array[:first])
-    model = encoder.model
-    x_0 = load_images(jury.before, encoder.device)
-    z = encoder(x_0)
-    x_T = model.invert(x_0, z, steps, "fixed_point")
+@dataclass(frozen=True)
+class _Editor:
+    """Held-out images with their codes `(n, d)` and `x_T`, which all edits share."""
 
-    def pictures(code: Tensor) -> np.ndarray:
-        return to_pixels(model.sample(x_T, code, steps, solver="fixed_point"))
+    encoder: Encoder
+    z: Tensor
+    x_T: Tensor
+    steps: int
+    kept: np.ndarray
+    bar: tqdm[Any]
 
-    kept = pictures(z)
-    title = f"{encoder.config.name} ({encoder.config.training.get('diti_images', '?')} images)"
-    found: dict[str, Any] = {f"{title}: reconstruction": {"mean": jury.identity(jury.before, kept)}}
-    train = np.arange(first * 4 // 5)
-    for kind, dims in {"dense": None, f"sparse, {SPARSE} dimensions": SPARSE}.items():
-        directions = probe(codes, {name: targets[name][:first] for name in chosen}, train_rows=train, dims=dims)
-        rows = {}
-        for name in chosen:
-            weights, std = checked_direction(encoder, directions[name])
-            column = list(targets).index(name)
-            rows[name] = [
-                _attribute_row(jury, kept, pictures(attribute_edit(z, weights, std, s)), column, s, list(targets))
-                for s in STRENGTHS
-            ]
-        found[f"{title}: {kind}"] = {"mean": _mean(rows), "attributes": rows}
-    if encoder.partition.k > 1:
-        for lo, hi in RANGES:
-            subsets = encoder.partition.subsets_of_time_steps(lo, hi)
-            edited = pictures(subset_edit(encoder.partition, z, z.roll(1, 0), subsets))
-            changed = float(np.abs(jury.changes(kept, edited)).mean())
-            found[f"{title}: time-steps {lo}-{hi} of another"] = {
-                "mean": {"leakage": changed, **jury.identity(kept, edited)}
-            }
+    @staticmethod
+    @torch.no_grad()
+    def of(encoder: Encoder, images: np.ndarray, steps: int, bar: tqdm[Any]) -> _Editor:
+        x_0 = load_images(images, encoder.device)
+        z = encoder(x_0)
+        x_T = encoder.model.invert(x_0, z, steps, "fixed_point")
+        kept = to_pixels(encoder.model.sample(x_T, z, steps, solver="fixed_point"))
+        return _Editor(encoder, z, x_T, steps, kept, bar)
+
+    @torch.no_grad()
+    def edited(self, code: Tensor) -> np.ndarray:
+        """Images, uint8, of changed codes."""
+        self.bar.update()
+        return to_pixels(self.encoder.model.sample(self.x_T, code, self.steps, solver="fixed_point"))
+
+
+def _directions(codes: np.ndarray, split: Split, attributes: list[str], dims: int | None) -> ProbeReport:
+    """Probes of training codes; four fifths of them fit, since a report scores what is left."""
+    targets = split.targets[split.train]
+    labels = {name: targets[:, split.attributes.index(name)] for name in attributes}
+    return probe(codes, labels, train_rows=np.arange(len(codes) * 4 // 5), dims=dims)
+
+
+def _attribute_edits(editor: _Editor, scorer: ChangeScorer, split: Split, directions: ProbeReport) -> dict[str, Any]:
+    """Scores by attribute and strength, and their mean."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name in directions:
+        weights, std = checked_direction(editor.encoder, directions[name])
+        target = split.attributes.index(name)
+        rows[name] = []
+        for scale in STRENGTHS:
+            edited = editor.edited(attribute_edit(editor.z, weights, std, scale))
+            changes = scorer.changes(editor.kept, edited)
+            others = np.abs(changes).mean(0)
+            others[target] = 0
+            rows[name].append({
+                "scale": scale,
+                "target": float(changes[:, target].mean()),
+                "off_target": float(others.sum() / max(len(others) - 1, 1)),
+                "most_changed": [split.attributes[i] for i in np.argsort(-others)[:3] if i != target],
+                **scorer.identity(editor.kept, edited),
+            })  # fmt: skip
+    return {"mean": _mean(rows), "attributes": rows}
+
+
+def _range_edits(editor: _Editor, scorer: ChangeScorer) -> dict[str, Any]:
+    """The subsets of each range of time-steps taken from the next image; nothing where there is one subset."""
+    partition, z = editor.encoder.partition, editor.z
+    found = {}
+    for lo, hi in RANGES if partition.k > 1 else ():
+        edited = editor.edited(subset_edit(partition, z, z.roll(1, 0), partition.subsets_of_time_steps(lo, hi)))
+        changes = float(np.abs(scorer.changes(editor.kept, edited)).mean())
+        mean = {"off_target": changes, **scorer.identity(editor.kept, edited)}
+        found[f"time-steps {lo}-{hi} of another"] = {"mean": mean}
     return found
 
 
-def _attribute_row(
-    jury: _Jury, kept: np.ndarray, edited: np.ndarray, column: int, scale: float, names: list[str]
-) -> dict[str, Any]:
-    changes = jury.changes(kept, edited)
-    others = np.abs(np.delete(changes, column, axis=1)).mean(0)
-    order = np.argsort(-others)[:3]
-    rest = [name for i, name in enumerate(names) if i != column]
-    return {
-        "scale": scale,
-        "target": float(changes[:, column].mean()),
-        "leakage": float(others.mean()),
-        "most_changed": [rest[i] for i in order],
-        **jury.identity(kept, edited),
-    }
-
-
 def _mean(rows: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
-    """Over attributes: scores at the middle strength, and the leakage where the target has changed by EQUAL_CHANGE."""
+    """Over attributes: scores at the middle strength, and the off-target change where the target's is EQUAL_CHANGE."""
     middle = [path[len(path) // 2] for path in rows.values()]
-    mean = {
-        key: float(np.mean([row[key] for row in middle])) for key in ("target", "leakage", "cosine", "still", "kernel")
-    }
-    leaks = [leak for leak in map(leakage_at, rows.values()) if leak is not None]
-    return mean | {"equal": float(np.mean(leaks)) if leaks else float("nan"), "reached": len(leaks) / len(rows)}
+    keys = ("target", "off_target", "cosine", "still", "kernel")
+    mean = {key: float(np.mean([row[key] for row in middle])) for key in keys}
+    found = [change for change in map(off_target_at, rows.values()) if change is not None]
+    equal = {"equal": float(np.mean(found))} if found else {}
+    return mean | equal | {"reached": len(found) / len(rows)}
 
 
-def leakage_at(path: list[dict[str, Any]], change: float = EQUAL_CHANGE) -> float | None:
-    """The leakage of a path of strengths where its target change is first `change`, by straight lines; None if nowhere."""
+def off_target_at(path: list[dict[str, Any]], change: float = EQUAL_CHANGE) -> float | None:
+    """The off-target change along rising strengths where the target's is first `change`, interpolated; None if nowhere.
+
+    >>> off_target_at([{"target": 0.5, "off_target": 0.1}], 0.25)
+    0.05
+    """
     before = (0.0, 0.0)
     for row in path:
-        here = (row["target"], row["leakage"])
+        here = (row["target"], row["off_target"])
         if here[0] >= change:
             share = (change - before[0]) / (here[0] - before[0])
-            return before[1] + share * (here[1] - before[1])
+            return float(before[1] + share * (here[1] - before[1]))
         before = here
     return None
 
 
-def _mean_ap(odds: np.ndarray, y: np.ndarray) -> float:
-    from sklearn.metrics import average_precision_score
-
-    seen = [i for i in range(y.shape[1]) if 0 < y[:, i].mean() < 1]
-    return float(np.mean([average_precision_score(y[:, i], odds[:, i]) for i in seen]))
-
-
-def report(result: dict[str, Any]) -> str:
-    """Markdown: a row a kind of edit, then what changes most beside each attribute."""
-    about = result["about"]
-    lines = [
-        f"{about['edited']} held-out pictures, {about['steps']} + {about['steps']} evaluations; judge: a CNN on pixels, mean AP "
-        f"{about['judge_ap']:.3f} on held-out pictures. Changes of its log-odds, from reconstruction to edit, in deviations "
-        f"over held-out pictures; leakage: mean absolute change of the other attributes. At strength {STRENGTHS[len(STRENGTHS) // 2]}, "
-        "but for the columns at equal change. Kernel distance: of the judge's features, to other real pictures.\n",
-        "| edit | " + " | ".join(COLUMNS.values()) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
-    ]
-    for name, system in result["systems"].items():
-        cells = [f"{system['mean'][key]:.3g}" if key in system["mean"] else "" for key in COLUMNS]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", _on_common_ground(result)]
-    lines += ["", "| edit | attribute | target change | leakage | changed most beside it |", "|---|---|---|---|---|"]
-    for name, system in result["systems"].items():
-        for attribute, path in system.get("attributes", {}).items():
-            row = path[-1]
-            lines.append(
-                f"| {name}, strength {row['scale']} | {attribute} | {row['target']:.2f} | {row['leakage']:.2f} "
-                f"| {', '.join(row['most_changed'])} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def _on_common_ground(result: dict[str, Any]) -> str:
-    """The leakages at equal change over the attributes that every kind of edit can change as much: alone these compare."""
-    paths = {name: system["attributes"] for name, system in result["systems"].items() if "attributes" in system}
+def _common_ground(edits: dict[str, Any]) -> dict[str, Any]:
+    """Off-target changes at equal change over the attributes that every kind of edit changes as much: alone these compare."""
+    paths = {name: found["attributes"] for name, found in edits.items() if "attributes" in found}
     first = next(iter(paths.values()))
-    common = [name for name in first if all(leakage_at(rows[name]) is not None for rows in paths.values())]
-    if not common:
-        return f"No attribute's target change reaches {EQUAL_CHANGE} select_prefix every edit."
-    means = {name: np.mean([leakage_at(rows[a]) for a in common]) for name, rows in paths.items()}
-    told = "; ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-    return f"Leakage at a target change of {EQUAL_CHANGE}, over the attributes that all reach ({', '.join(common)}): {told}."
+    common = [name for name in first if all(off_target_at(rows[name]) is not None for rows in paths.values())]
+    means = {name: float(np.mean([off_target_at(rows[a]) for a in common])) for name, rows in paths.items() if common}
+    return {"attributes": common, "off_target": means}

@@ -1,31 +1,16 @@
-"""Scores of codes: AP select_prefix several probes, k-NN AP, TAD, DCI."""
+"""Scores of codes: AP of several probes and of the nearest neighbours, AUROC, TAD, DCI."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from ditifeat.analysis.linear import RIDGE_PER_DIM, size
+from ditifeat.analysis.linear import ridge_predictions
 from ditifeat.analysis.metrics import dci, tad
-from ditifeat.analysis.probe import _deviation, _scores, probe
-
-
-def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, first: int) -> float:
-    """Mean AP of one ridge regression for all attributes, trained on the first rows and scored on the others.
-
-    Args:
-        codes: `(n, d)`; centred and scaled here, on the first rows, by one number.
-        targets: 0 or 1, `(n, attributes)`; those with one value alone among the test rows are left out.
-        first: how many rows train.
-    """
-    from sklearn.linear_model import Ridge
-
-    scaled = (codes - codes[:first].mean(0)) / _deviation(codes[:first])
-    predicted = Ridge(RIDGE_PER_DIM * size(scaled[:first])).fit(scaled[:first], targets[:first]).predict(scaled[first:])
-    scores = [_scores(predicted[:, i], targets[first:, i], "binary")["ap"] for i in range(targets.shape[1])]
-    return float(np.nanmean(scores))
-
+from ditifeat.analysis.probe import probe
+from ditifeat.benchmark.split import Split
 
 SEEDS = (0, 1, 2)
 
@@ -34,60 +19,119 @@ LASSO_PENALTY = 0.01  # on standardised codes and attributes
 NEIGHBOURS = 50
 
 
-def score(codes: np.ndarray, targets: dict[str, np.ndarray], first: int) -> dict[str, Any]:
-    """All scores of codes, those per attribute, and the sizes of the probe's weights."""
-    binary = np.stack([(y == y.max()) for y in targets.values()], axis=1).astype(np.float64)
-    report = probe(codes, targets, train_rows=np.arange(first))
-    paper = [
-        probe(codes, targets, train_rows=np.arange(first), random_state=s, protocol="paper").mean_ap for s in SEEDS
-    ]
-    attributes = {name: report[name].scores["ap"] for name in report}
+def score(codes: np.ndarray, split: Split) -> dict[str, Any]:
+    """All scores of a split's codes `(n, d)`.
+
+    Returns:
+        "values" by the names of `tables.COLUMNS`; by attribute the AP of the logistic probe ("attributes") and the
+        prevalence among the test rows ("prevalence"); and "weights", the share of the logistic probes' absolute weights
+        in each fiftieth of their attribute's largest.
+    """
+    train, targets = split.train, split.targets
+    labels = dict(zip(split.attributes, targets.T, strict=True))
+    report = probe(codes, labels, train_rows=train)
+    paper = [probe(codes, labels, train_rows=train, random_state=seed, protocol="paper").mean_ap for seed in SEEDS]
     weights = np.abs(np.stack([report[name].weights for name in report], axis=1))
-    measured = tad(codes[first:], binary[first:])
-    importance = dci(_importance(codes[:first], binary[:first]))
     values = {
         "ap": report.mean_ap,
-        "ridge_ap": ridge_mean_ap(codes, binary, first),
+        "ridge_ap": ridge_mean_ap(codes, targets, train),
         "paper_ap": float(np.mean(paper)),
         "paper_ap_seed_std": float(np.std(paper)),
-        "nearest_ap": nearest_mean_ap(codes, binary, first),
-        "auroc": float(np.nanmean([report[name].scores["auroc"] for name in report])),
-        "tad": measured.tad,
-        "captured": measured.captured,
-        **importance._asdict(),
+        "knn_ap": knn_mean_ap(codes, targets, train),
+        "auroc": _mean([report[name].scores["auroc"] for name in report]),
+        **_disentanglement(codes, targets, train),
     }
-    chance = {name: report[name].scores["prevalence"] for name in report}
     histogram = np.histogram(weights / weights.max(0).clip(1e-12), bins=50, range=(0, 1))[0] / weights.size
-    return {"values": values, "attributes": attributes, "chance": chance, "weights": histogram.tolist()}
+    return {
+        "values": values,
+        "attributes": {name: report[name].scores["ap"] for name in report},
+        "prevalence": {name: report[name].scores["prevalence"] for name in report},
+        "weights": histogram.tolist(),
+    }
 
 
-def nearest_mean_ap(codes: np.ndarray, binary: np.ndarray, first: int) -> float:
-    """Mean AP where a row's score is how many of its `NEIGHBOURS` nearest among the first rows have the attribute.
+def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> float:
+    """Mean AP of ridge regressions of the attributes, fitted on the training rows and scored on the others.
+
+    Args:
+        codes: `(n, d)`; the penalty follows their summed variance, so their scale does not matter.
+        targets: 0, 1 or NaN, `(n, attributes)`; rows of NaN are left out, for that attribute alone.
+        train: mask `(n,)`.
+    """
+    predicted = np.zeros((int((~train).sum()), targets.shape[1]))
+    for columns, known in _alike(np.isfinite(targets)):
+        rows = train & known
+        if rows.any():
+            found = ridge_predictions(codes[rows], targets[rows][:, columns], codes[~train], [slice(None)])
+            predicted[:, columns] = found[0]
+    return mean_ap(predicted, targets[~train])
+
+
+def knn_mean_ap(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> float:
+    """Mean AP where a row's score is the share of its `NEIGHBOURS` nearest training rows that have the attribute.
 
     Args:
         codes: `(n, d)`, compared by Euclidean distance as they are.
-        binary: 0 or 1, `(n, attributes)`; those with one value alone among the test rows are left out.
-        first: how many rows are looked among.
+        targets: 0, 1 or NaN, `(n, attributes)`; rows of NaN are left out, for that attribute alone.
+        train: mask `(n,)`.
     """
-    from sklearn.metrics import average_precision_score
     from sklearn.neighbors import NearestNeighbors
 
-    neighbours = NearestNeighbors(n_neighbors=min(NEIGHBOURS, first)).fit(codes[:first])
-    scores = binary[:first][neighbours.kneighbors(codes[first:], return_distance=False)].mean(1)
-    truth = binary[first:]
-    both = truth.min(0) < truth.max(0)
-    if not both.any():
-        return float("nan")
-    return float(average_precision_score(truth[:, both], scores[:, both], average="macro"))
+    scores = np.zeros((int((~train).sum()), targets.shape[1]))
+    for columns, known in _alike(np.isfinite(targets)):
+        rows = train & known
+        if rows.any():
+            neighbours = NearestNeighbors(n_neighbors=min(NEIGHBOURS, int(rows.sum()))).fit(codes[rows])
+            nearest = neighbours.kneighbors(codes[~train], return_distance=False)
+            scores[:, columns] = targets[rows][:, columns][nearest].mean(1)
+    return mean_ap(scores, targets[~train])
 
 
-def _importance(codes: np.ndarray, binary: np.ndarray) -> np.ndarray:
+def mean_ap(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Mean AP over attributes of scores `(n, attributes)`; NaN if no attribute is both present and absent.
+
+    >>> mean_ap(np.array([[0.9], [0.1]]), np.array([[1.0], [0.0]]))
+    1.0
+    """
+    from sklearn.metrics import average_precision_score
+
+    found = []
+    for column, truth in zip(scores.T, targets.T, strict=True):
+        known = np.isfinite(truth)
+        if len(np.unique(truth[known])) == 2:
+            found.append(average_precision_score(truth[known], column[known]))
+    return _mean(found)
+
+
+def _mean(values: list[float]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
+
+
+def _disentanglement(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> dict[str, float]:
+    """TAD on the test rows and DCI on the training rows whose attributes are all known; nothing of a single attribute."""
+    known = np.isfinite(targets).all(1)
+    if targets.shape[1] < 2 or min((known & train).sum(), (known & ~train).sum()) < 2:
+        return {}
+    separated = tad(codes[known & ~train], targets[known & ~train])
+    importance = dci(_importance(codes[known & train], targets[known & train]))
+    return {"tad": separated.tad, "captured": separated.captured, **importance._asdict()}
+
+
+def _alike(known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The columns of a mask `(n, attributes)` that are equal, and what they are: one fit serves them all."""
+    patterns, group = np.unique(known, axis=1, return_inverse=True)
+    for i, pattern in enumerate(patterns.T):
+        yield np.flatnonzero(group.ravel() == i), pattern
+
+
+def _importance(codes: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Absolute weights of a lasso per attribute, `(d, attributes)`, as DCI's authors take them."""
     from sklearn.linear_model import Lasso
 
-    def standard(x: np.ndarray) -> np.ndarray:
+    def standardised(x: np.ndarray) -> np.ndarray:
         std = x.std(0)
         return (x - x.mean(0)) / np.where(std > 1e-8, std, 1.0)
 
-    fitted = Lasso(LASSO_PENALTY, precompute=True, max_iter=10_000).fit(standard(codes), standard(binary))
+    fitted = Lasso(LASSO_PENALTY, precompute=True, max_iter=10_000).fit(standardised(codes), standardised(targets))
     return np.abs(np.atleast_2d(fitted.coef_)).T

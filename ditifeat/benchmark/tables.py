@@ -1,18 +1,18 @@
-"""The benchmark's Markdown tables."""
+"""Groups and Markdown tables of the benchmark and of the edit evaluation, by pandas (extra `[benchmark]`)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ditifeat.benchmark.scores import NEIGHBOURS
+import numpy as np
 
-RECONSTRUCTED = 16
+from ditifeat.benchmark.scores import NEIGHBOURS
 
 COLUMNS = {
     "ap": "AP, logistic",
     "ridge_ap": "AP, ridge",
     "paper_ap": "AP, paper's probe",
-    "nearest_ap": "AP, nearest",
+    "knn_ap": f"k-NN AP (k = {NEIGHBOURS})",
     "auroc": "AUROC",
     "tad": "TAD",
     "captured": "captured",
@@ -26,43 +26,140 @@ COLUMNS = {
     "parameters": "parameters",
 }
 
+COUNTS = ("captured", "images", "seconds", "parameters")
+
+
+EDIT_COLUMNS = {
+    "target": "target change",
+    "off_target": "off-target change",
+    "equal": "off-target change at equal target change",
+    "reached": "attributes that reach it",
+    "cosine": "identity, cosine",
+    "still": "MSE of the least changed 3/4",
+    "kernel": "kernel distance",
+}
+
+
+def grouped(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows of one method together.
+
+    Args:
+        rows: "method", "kind", "values", and by attribute "attributes" (AP) and "prevalence"; "weights".
+
+    Returns:
+        By method: "kind", "runs" (how many), "mean" and, over several runs, "std" of the values and of the attributes'
+        AP, "each" run's values, "prevalence", and the mean "weights". What was not measured is left out.
+    """
+    import pandas
+
+    methods = [row["method"] for row in rows]
+    values = pandas.DataFrame([row["values"] for row in rows], dtype=float).groupby(methods, sort=False)
+    attributes = pandas.DataFrame([row["attributes"] for row in rows], dtype=float).groupby(methods, sort=False)
+    weights = pandas.DataFrame([row["weights"] for row in rows], dtype=float).groupby(methods, sort=False).mean()
+    mean, std, attribute_mean = values.mean(), values.std(), attributes.mean()
+    found = {}
+    for method in mean.index:
+        members = [row for row in rows if row["method"] == method]
+        found[method] = {
+            "kind": members[0]["kind"],
+            "runs": len(members),
+            "mean": mean.loc[method].dropna().to_dict(),
+            "std": std.loc[method].dropna().to_dict(),
+            "each": [{key: value for key, value in row["values"].items() if np.isfinite(value)} for row in members],
+            "attributes": attribute_mean.loc[method].dropna().to_dict(),
+            "prevalence": members[0]["prevalence"],
+            "weights": weights.loc[method].tolist(),
+        }
+    return found
+
 
 def table(result: dict[str, Any]) -> str:
-    """The Markdown table of `benchmark`'s result."""
-    lines = ["| system | runs | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for name, system in result["systems"].items():
-        cells = [_cell(system["mean"].get(key), system["std"].get(key)) for key in COLUMNS]
-        lines.append(f"| {name} | {system['runs']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    """Markdown: a row per method of `benchmark`'s result, a column per score."""
+    rows = [
+        {"method": name, "runs": method["runs"]}
+        | {title: _cell(key, method["mean"].get(key), method["std"].get(key)) for key, title in COLUMNS.items()}
+        for name, method in result["methods"].items()
+    ]
+    return markdown(rows)
 
 
 def attribute_table(result: dict[str, Any]) -> str:
-    """AP of every attribute select_prefix the logistic probe, and its prevalence, which is what chance scores."""
-    systems = result["systems"]
-    chance = next(iter(systems.values()))["chance"]
-    lines = ["| attribute | chance | " + " | ".join(systems) + " |", "|---" * (len(systems) + 2) + "|"]
-    for name, share in chance.items():
-        cells = " | ".join(f"{system['attributes'][name]:.3f}" for system in systems.values())
-        lines.append(f"| {name} | {share:.3f} | {cells} |")
-    return "\n".join(lines) + "\n"
+    """Markdown: the AP of the logistic probe, a row per attribute; and its prevalence, which is the AP of chance."""
+    methods = result["methods"]
+    rows = []
+    for attribute, prevalence in next(iter(methods.values()))["prevalence"].items():
+        found = {name: method["attributes"].get(attribute) for name, method in methods.items()}
+        cells = {name: "" if ap is None else f"{ap:.3f}" for name, ap in found.items()}
+        rows.append({"attribute": attribute, "prevalence": f"{prevalence:.3f}", **cells})
+    return markdown(rows)
 
 
-def _heading(result: dict[str, Any]) -> str:
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table of rows with the same keys; cells are written as they are.
+
+    >>> print(markdown([{"method": "PCA", "AP": "0.5440"}]), end="")
+    | method   | AP     |
+    |:---------|:-------|
+    | PCA      | 0.5440 |
+    """
+    import pandas
+
+    return pandas.DataFrame(rows).to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def heading(result: dict[str, Any]) -> str:
+    """What the tables' numbers are measured on."""
     about = result["about"]
     return (
-        f"Probes trained on {about['train rows']} pictures, scored on the next {about['test rows']}.\n"
-        f"MSE and SSIM: {RECONSTRUCTED} of these, {about['steps']} + {about['steps']} DDIM steps, from the "
-        "inferred and from a random x_T.\nLogistic and ridge probes take codes at their own relative sizes, the paper's "
-        "standardises each; its AP is the mean of 3 seeds.\nAP, nearest: scored by the share of a picture's "
-        f"{NEIGHBOURS} nearest training pictures that have the attribute.\nLost codes: of relative errors. "
+        f"Probes trained on {about['train rows']} images, scored on the next {about['test rows']}.\n"
+        f"MSE and SSIM: {about['reconstructed']} of these, {about['steps']} + {about['steps']} DDIM steps, from the "
+        "inferred and from a random x_T.\nLogistic and ridge probes take codes at their own scale, the paper's "
+        f"standardises each; its AP is the mean of {len(about['probe seeds'])} seeds.\nk-NN AP: scored by the share of an "
+        f"image's {NEIGHBOURS} nearest training images that have the attribute.\nError-predictive codes: of relative errors. "
         "Images and seconds: the method's own, not those of a frozen DM. ±: standard deviation over runs.\n"
     )
 
 
-def _cell(mean: float | None, std: float | None) -> str:
+def _cell(key: str, mean: float | None, std: float | None) -> str:
     if mean is None:
         return ""
-    if abs(mean) >= 10:
-        return f"{mean:.0f}"
-    text = f"{mean:.4f}" if abs(mean) < 2 else f"{mean:.1f}"
-    return f"{text} ± {std:.4f}" if std is not None else text
+    if key in COUNTS:
+        return f"{mean:.0f}" if mean == round(mean) else f"{mean:.1f}"
+    return f"{mean:.4f}" if std is None else f"{mean:.4f} ± {std:.4f}"
+
+
+def edit_tables(result: dict[str, Any]) -> str:
+    """Markdown of `evaluate_edits`'s result: a row per kind of edit, then what else the strongest edits change."""
+    about, edits = result["about"], result["edits"]
+    kinds = []
+    for name, edit in edits.items():
+        found = {title: edit["mean"].get(key) for key, title in EDIT_COLUMNS.items()}
+        kinds.append({"edit": name} | {title: "" if mean is None else f"{mean:.3g}" for title, mean in found.items()})
+    strongest = [
+        {
+            "edit": f"{name}, strength {path[-1]['scale']}",
+            "attribute": attribute,
+            "target change": f"{path[-1]['target']:.2f}",
+            "off-target change": f"{path[-1]['off_target']:.2f}",
+            "other attributes changed most": ", ".join(path[-1]["most_changed"]),
+        }
+        for name, edit in edits.items()
+        for attribute, path in edit.get("attributes", {}).items()
+    ]
+    heading = (
+        f"{about['edited']} held-out images, {about['steps']} + {about['steps']} evaluations; attribute classifier: a CNN on "
+        f"pixels, mean AP {about['classifier_ap']:.3f} on held-out images. Changes of its logits, from reconstruction to edit, "
+        "in standard deviations over held-out images; off-target change: mean absolute change of the other attributes. At "
+        f"strength {about['strength']}, but for equal target change, which is {about['equal_change']}. Kernel distance: of the "
+        "classifier's features, to other real images.\n"
+    )
+    return "\n".join([heading, markdown(kinds), _common_ground(result), markdown(strongest)])
+
+
+def _common_ground(result: dict[str, Any]) -> str:
+    change, common = result["about"]["equal_change"], result["common"]
+    if not common["attributes"]:
+        return f"There is no attribute whose target change reaches {change} under every edit.\n"
+    means = "; ".join(f"{name} {mean:.3f}" for name, mean in common["off_target"].items())
+    attributes = ", ".join(common["attributes"])
+    return f"Off-target change at a target change of {change}, over the attributes that all reach ({attributes}): {means}.\n"

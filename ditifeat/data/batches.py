@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ditifeat.data.preprocessing import Crop, Preprocessing
 from ditifeat.data.sources import Source, SourceReport, sources
-from ditifeat.errors import ImageDecodeError
+from ditifeat.errors import ImageDecodeError, InputError
+from ditifeat.schema import integer
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +34,27 @@ def batches(
     on_error: OnError = "raise",
     report: SourceReport | None = None,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Names and pixels, uint8 `(B, size, size, 3)`, in order; decoded in threads a few batches ahead.
+    """Read batches of names and pixels, uint8 `(B, size, size, 3)`, in order; decoded in threads, two batches ahead.
+
+    Args:
+        images: as `sources` takes them.
+        preprocessing: crop and size.
+        batch_size: images per batch; the last may have fewer.
+        crop: "model" for `preprocessing.crop`, "center" for the largest central square.
+        on_error: "raise" stops at a damaged image; "skip" logs it, adds it to `report`, and goes on.
+        report: takes what was skipped and left out.
 
     Raises:
-        ImageDecodeError: for the first damaged image, unless `on_error="skip"`, which logs it, adds it to `report`, and
-            goes on.
-        InputError: for anything else that cannot be read, as at the limit of open files: never skipped.
-    """
+        ImageDecodeError: for the first damaged image, unless they are skipped.
+        InputError: for anything else that cannot be read, as at the limit of open files, and for wrong arguments.
 
+    >>> from ditifeat.data.preprocessing import Preprocessing
+    >>> [pixels.shape for names, pixels in batches("photos", Preprocessing(32), batch_size=6)]
+    [(6, 32, 32, 3), (2, 32, 32, 3)]
+    """
+    batch_size = integer("batch_size", batch_size, 1)
+    if crop not in ("model", "center") or on_error not in ("raise", "skip"):
+        raise InputError(f"crop = {crop!r} must be model or center, on_error = {on_error!r} raise or skip")
     report = SourceReport() if report is None else report
 
     def load(source: Source) -> np.ndarray:
@@ -73,6 +87,7 @@ def _ordered(
     on_error: OnError,
     report: SourceReport,
 ) -> Iterator[tuple[str, np.ndarray]]:
+    """Rows in the order of their sources; while one is awaited, the next `ahead` are read."""
     pending: deque[tuple[str, Future[np.ndarray]]] = deque()
 
     def submit(count: int) -> None:

@@ -99,17 +99,31 @@ def decode(source: str | os.PathLike[str] | bytes | Image.Image, name: str) -> I
 
     Raises:
         ImageDecodeError: for an image that is damaged, of another kind, too large or (MissingImageError) not there.
-        InputError: if the system cannot read it, as at the limit of open files: that says nothing of the image.
+        InputError: if the system cannot read it, as at the limit of open files, or if its owner closed it: that says
+            nothing of the image.
 
     >>> decode("me.png", "me.png").size
     (64, 64)
     """
     if isinstance(source, Image.Image):
-        with _decoding(name):
-            return to_rgb(source, name)
+        return _decode_image(source, name)
     data = source if isinstance(source, bytes) else _read(source, name)
     with _decoding(name), _open(BytesIO(data)) as image:
         return to_rgb(image, name)
+
+
+def _decode_image(image: Image.Image, name: str) -> Image.Image:
+    file = getattr(image, "fp", None)
+    closed = file is None or file.closed
+    try:
+        with _decoding(name):
+            return to_rgb(image, name)
+    except ImageDecodeError as error:
+        if closed and error.__cause__ is not None:  # what Pillow raised
+            raise InputError(
+                f"{name}: was closed before it was read; pass its path, or an image that is open"
+            ) from error
+        raise
 
 
 def is_image(file: IO[bytes]) -> bool:

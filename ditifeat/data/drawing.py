@@ -58,7 +58,10 @@ def save_image(image: Image.Image, path: Path) -> None:
 
 
 def save_animation(frames: Sequence[Image.Image], path: Path, milliseconds: int = 150) -> None:
-    """Write images atomically as an endless GIF that runs forwards and backwards."""
+    """Write images atomically as an endless GIF that runs forwards and backwards, `milliseconds` per image.
+
+    >>> save_animation([Image.new("L", (8, 8), level) for level in (0, 128, 255)], Path("fade.gif"))
+    """
     there_and_back = [*frames[1:], *frames[-2:0:-1]]
     atomic_write(
         path,
@@ -73,6 +76,8 @@ def check_suffix(path: Path) -> None:
 
     Raises:
         InputError: with the formats that can be written.
+
+    >>> check_suffix(Path("grid.png"))
     """
     if path.suffix.lower() not in WRITABLE:
         raise InputError(f"{path}: images are saved as {', '.join(WRITABLE)}")
@@ -84,7 +89,11 @@ MARGIN = 10
 
 
 def sheet(rows: dict[str, np.ndarray]) -> Image.Image:
-    """Arrange titled rows of images, uint8 `(n, S, S, 3)` each, on one white page."""
+    """Arrange titled rows of images, uint8 `(n, S, S, 3)` each, on one white page.
+
+    >>> sheet({"black": np.zeros((2, 16, 16, 3), np.uint8)}).size
+    (94, 76)
+    """
     font = ImageFont.load_default(13)
     side = ZOOM * next(iter(rows.values())).shape[1]
     step = side + 2 * MARGIN + 14

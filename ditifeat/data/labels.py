@@ -63,8 +63,8 @@ def _tables(labels: Any) -> list[_Table]:
         header, rows = read_label_file(Path(labels))
         cells = np.array(rows, dtype=object)
         keys = cells[:, 0].tolist()
-        # pandas writes its default index under an empty name.
-        numbered = header[0] == "" and all(map(is_row_number, keys))
+        # pandas writes its default index under an empty name, or calls it "index".
+        numbered = header[0].lower() in ("", "index", "unnamed: 0") and all(map(is_row_number, keys))
         return [_named(_Table({name: cells[:, i] for i, name in enumerate(header) if i}, keys, numbered))]
     if isinstance(labels, Mapping):
         return _mapping_tables(labels)
@@ -142,8 +142,8 @@ def _rows(table: _Table, names: Sequence[str]) -> list[int] | None:
     if table.numbered:
         raise InputError(
             f"the labels' rows are numbered ({example}, ...), the features' rows have names ({names[0]!r}, ...), and the order "
-            "of both may differ; index the labels by image names (frame.set_index('image_id')), or pass "
-            "labels.to_numpy() if they are in the features' order"
+            "of both may differ; index the labels by image names (frame.set_index('image_id'), or "
+            "index.astype(str) if the numbers are names), or pass labels.to_numpy() if they are in the features' order"
         )
     return match_names(names, table.keys)
 
@@ -158,6 +158,8 @@ def _array(labels: Any) -> np.ndarray:
 
 
 def _numbers(attribute: str, values: np.ndarray, rows: int) -> np.ndarray:
+    if _holds_names(values) and any(map(has_image_suffix, values)):
+        raise InputError(f"attribute {attribute}: holds image names; make them the index, or a file's first column")
     if values.ndim != 1 or len(values) != rows:
         raise InputError(f"attribute {attribute}: {len(values)} labels for {rows} rows of features")
     try:
@@ -165,7 +167,7 @@ def _numbers(attribute: str, values: np.ndarray, rows: int) -> np.ndarray:
             numbers = values.astype(np.float64)
         elif values.dtype.kind in "OUST":
             cells = values.tolist()
-            parsed = {cell: parse_label(cell) for cell in set(cells)}
+            parsed = {cell: parse_label(cell) for cell in dict.fromkeys(cells)}
             numbers = np.array([parsed[cell] for cell in cells], dtype=np.float64)
         else:
             raise TypeError(f"type {values.dtype}")

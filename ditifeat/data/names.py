@@ -52,50 +52,52 @@ def match_names(names: Sequence[str], keys: Sequence[str]) -> list[int]:
     >>> match_names(["/data/cats/1.png", "/data/dogs/1.png"], ["dogs/1.png", "cats/1.jpg"])
     [1, 0]
     """
-    paths = [normalise(key) for key in keys]
-    whole, stems = _Ends(paths), None
-    found: list[int] = []
-    missing: list[str] = []
-    taken: dict[int, str] = {}
-    for name in names:
-        path = normalise(name)
-        places = whole.find(path)
-        if not places and has_image_suffix(path):
-            stems = stems or _Ends([_stem(path) for path in paths])
-            places = stems.find(_stem(path))
-        if not places:
-            missing.append(name)
-            continue
-        if len(places) > 1:
+    matcher = _Matcher(keys)
+    places = [matcher.place(name) for name in names]
+    missing = [name for name, place in zip(names, places, strict=True) if place is None]
+    if missing:
+        raise InputError(
+            f"no labels for {len(missing)} of {len(names)} images, the first {missing[0]!r}; "
+            f"names must agree{matcher.example(missing[0])}"
+        )
+    found = [place for place in places if place is not None]
+    first: dict[int, str] = {}
+    for name, place in zip(names, found, strict=True):
+        if place in first:
             raise InputError(
-                f"{name!r} has two labels, {keys[places[0]]!r} and {keys[places[1]]!r} "
-                f"(rows {places[0]} and {places[1]}); keep one, or write longer paths"
-            )
-        place = places[0]
-        if place in taken:
-            raise InputError(
-                f"{taken[place]!r} and {name!r} both match the one label of {keys[place]!r}; "
+                f"{first[place]!r} and {name!r} both match the one label of {keys[place]!r}; "
                 "give each image its own name, with its folder"
             )
-        taken[place] = name
-        found.append(place)
-    if missing:
-        example = f"; the labels have names like {keys[0]!r}" if keys else ""
-        raise InputError(
-            f"no labels for {len(missing)} of {len(names)} images, the first {missing[0]!r}; names must agree{example}"
-        )
+        first[place] = name
     return found
 
 
-def _stem(path: str) -> str:
-    return posixpath.splitext(path)[0] if has_image_suffix(path) else path
+class _Matcher:
+    """The places of keys, by whole paths and by their ends, and again without image suffixes."""
 
+    def __init__(self, keys: Sequence[str]):
+        self.keys = keys
+        paths = [normalise(key) for key in keys]
+        self.exact, self.stems = _Ends(paths), _Ends([_stem(path) for path in paths])
 
-def _trailing(path: str) -> Iterator[str]:
-    """`a/b/c` -> `b/c`, `c`."""
-    while "/" in path:
-        path = path.split("/", 1)[1]
-        yield path
+    def place(self, name: str) -> int | None:
+        """The place of a name's key, None if there is none; InputError if there are several."""
+        path = normalise(name)
+        places = self.exact.find(path) or (self.stems.find(_stem(path)) if has_image_suffix(path) else [])
+        if len(places) > 1:
+            one, other = places[:2]
+            raise InputError(
+                f"{name!r} has two labels, {self.keys[one]!r} and {self.keys[other]!r} (rows {one} and {other}); "
+                "keep one, or write longer paths"
+            )
+        return places[0] if places else None
+
+    def example(self, name: str) -> str:
+        """For a message: a key as `name` might be written, if possible of the same file name."""
+        alike = self.exact.ends.get(posixpath.basename(normalise(name)))
+        if alike:
+            return f"; the labels have {self.keys[alike[0]]!r}, in another folder; write both relative to one folder"
+        return f"; the labels have names like {self.keys[0]!r}" if self.keys else ""
 
 
 class _Ends:
@@ -116,3 +118,14 @@ class _Ends:
         if path in self.ends:
             return self.ends[path]
         return next((self.whole[end] for end in _trailing(path) if end in self.whole), [])
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(path)[0] if has_image_suffix(path) else path
+
+
+def _trailing(path: str) -> Iterator[str]:
+    """`a/b/c` -> `b/c`, `c`."""
+    while "/" in path:
+        path = path.split("/", 1)[1]
+        yield path

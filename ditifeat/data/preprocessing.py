@@ -20,7 +20,10 @@ Crop = Literal["model", "center"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes a model's input. Part of every model folder, never guessed.
+    """How an image becomes a model's input; it is part of every model folder.
+
+    >>> Preprocessing(64, crop=(0.1, 0.2, 0.9, 0.8)).size
+    64
 
     Attributes:
         size: side of the square input, in pixels.
@@ -46,7 +49,11 @@ class Preprocessing:
             raise InputError(f"image: resampling {self.resampling!r} is not one of {', '.join(RESAMPLING)}")
 
     def box(self, width: int, height: int, crop: Crop = "model") -> tuple[int, int, int, int]:
-        """The pixels (left, top, right, bottom) that are read of a `width` x `height` image."""
+        """Give the pixels (left, top, right, bottom) that are read of a `width` x `height` image.
+
+        >>> Preprocessing(32).box(100, 60)
+        (20, 0, 80, 60)
+        """
         fractions = self.crop if crop == "model" else (0, 0, 1, 1)
         left, top, right, bottom = (
             math.ceil(fraction * side - 0.5 - 1e-6)
@@ -57,16 +64,20 @@ class Preprocessing:
         return left, top, left + side, top + side
 
     def apply(self, image: Image.Image, crop: Crop = "model") -> np.ndarray:
-        """RGB image to uint8 `(size, size, 3)`.
+        """Crop and resize an RGB image to uint8 `(size, size, 3)`.
 
         Raises:
-            ImageDecodeError: if fewer than 8 pixels a side would be read.
+            ImageDecodeError: if fewer than 8 pixels per side would be read.
+
+        >>> from PIL import Image
+        >>> Preprocessing(32).apply(Image.new("RGB", (100, 60))).shape
+        (32, 32, 3)
         """
         box = self.box(*image.size, crop)
         if box[2] - box[0] < MIN_SIDE:
             raise ImageDecodeError(
                 f"the image has {image.size[0]} x {image.size[1]} pixels, of which {box} would be read: "
-                f"under {MIN_SIDE} a side there is nothing to encode"
+                f"under {MIN_SIDE} per side there is nothing to encode"
             )
         resampling = Image.Resampling[self.resampling.upper()]
         return np.asarray(image.resize((self.size, self.size), resampling, box=box))

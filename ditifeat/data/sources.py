@@ -164,7 +164,12 @@ def _path_sources(path: str, left_out: Counter[str], nested: bool) -> Iterator[S
 def _file_source(file: Any) -> Source:
     name = getattr(file, "name", "")
     name = name if isinstance(name, str) else ""
-    data = file.read()
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{name or 'the file'}: cannot be read ({error}); pass its path, or a file that is open"
+        ) from error
     if not isinstance(data, bytes):
         raise InputError(f"{name or 'the file'}: is open as text; open it with mode 'rb'")
     return name, partial(decode, data, name or THE_IMAGE)
@@ -179,7 +184,7 @@ def _array_sources(images: Any, left_out: Counter[str]) -> Iterator[Source]:
     if array.dtype.kind in "OUT":
         if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] == 1):
             raise InputError(
-                f"{type(images).__name__} of shape {array.shape} has several columns; pass the images' alone"
+                f"{type(images).__name__} of shape {array.shape} is not one column of images; pass that alone"
             )
         for item in array.reshape(-1):
             yield from _sources(item, left_out, nested=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ditifeat.errors import InputError
+from ditifeat.schema import integer
 
 MAX_LATENT_DIM = 65536
 
@@ -19,12 +20,23 @@ MAX_TIME_STEPS = 100_000
 class TimeStepPartition:
     """Cuts the `d` dimensions of a code into `k` subsets, one per range of time-steps.
 
-    Balanced when `stages` is empty: subset `i` starts at dimension `floor(d * i / k)`. Staged otherwise:
-    `stages` are the upper time-steps of each stage (last = `num_time_steps`) and `dims_per_stage` their
-    dimensions (sum = `d`). Subset `i(t) = floor(t * k / T)`.
+    Balanced when `stages` is empty: subset `i` starts at dimension `floor(d * i / k)`. Staged otherwise: a subset belongs
+    to the stage that holds its first time-step; a stage's dimensions are spread evenly, and its last subset takes the rest.
+
+    Attributes:
+        k: how many subsets; time-step `t` is in subset `floor(t * k / T)`.
+        d: dimensions of the code.
+        num_time_steps: T, of the diffusion.
+        stages: upper time-steps of the stages, rising, the last one T.
+        dims_per_stage: dimensions of each stage; they sum to `d`.
 
     Raises:
         InputError: if the numbers do not describe a partition.
+
+    Example:
+        >>> p = ditifeat.TimeStepPartition(64, 512, stages=(50, 100, 300, 500, 1000), dims_per_stage=(10, 25, 327, 100, 50))
+        >>> p.subset(999), p.dims_of_time_steps(300, 500), p.time_steps_of_subset(63)
+        (63, slice(362, 462, None), range(985, 1000))
     """
 
     k: int
@@ -68,14 +80,34 @@ class TimeStepPartition:
         return t * self.k // self.num_time_steps
 
     def time_steps_of_subset(self, subset: int) -> range:
-        """The time-steps `t` whose subset is `subset`."""
+        """The time-steps `t` whose subset is `subset`.
+
+        Raises:
+            InputError: if it is not within `0..k-1`.
+        """
+        subset = integer("subset", subset, 0, self.k - 1)
         first, last = (-(-i * self.num_time_steps // self.k) for i in (subset, subset + 1))
         return range(first, last)
 
     def subsets_of_time_steps(self, lo: int, hi: int) -> range:
-        """The subsets whose first time-step is within `lo..hi-1`; empty where there is none."""
-        members = [i for i in range(self.k) if lo <= self.time_steps_of_subset(i).start < hi]
-        return range(members[0], members[-1] + 1) if members else range(0)
+        """The subsets whose first time-step is within `lo..hi-1`.
+
+        Raises:
+            InputError: if `lo..hi` are not rising time-steps, or no subset begins there.
+        """
+        lo, hi = _checked("time-steps", lo, hi, self.num_time_steps)
+        subsets = self._subsets(lo, hi)
+        if not subsets:
+            around = [self.time_steps_of_subset(i).start for i in (subsets.start - 1, subsets.start) if i < self.k]
+            raise InputError(
+                f"time-steps {lo}..{hi}: no subset begins there; the nearest begin at {' and '.join(map(str, around))}"
+            )
+        return subsets
+
+    def _subsets(self, lo: int, hi: int) -> range:
+        # Subset i begins at ceil(i T / k), which is at least t for all i > (t - 1) k / T.
+        first, end = ((t - 1) * self.k // self.num_time_steps + 1 for t in (lo, hi))
+        return range(first, end)
 
     @cached_property
     def boundaries(self) -> tuple[int, ...]:
@@ -85,7 +117,7 @@ class TimeStepPartition:
         sizes = [0] * self.k
         lower = 0
         for upper, dims in zip(self.stages, self.dims_per_stage, strict=True):
-            members = self.subsets_of_time_steps(lower, upper)
+            members = self._subsets(lower, upper)
             for i in members:
                 sizes[i] = dims // len(members)
             if members:
@@ -97,32 +129,39 @@ class TimeStepPartition:
         """The dimensions of subset `lo`, or of subsets `lo..hi-1`.
 
         Raises:
-            InputError: if the subsets are not within `0..k`.
+            InputError: if the subsets are not within `0..k`, or hold no dimension.
         """
-        hi = lo + 1 if hi is None else hi
-        if not 0 <= lo <= hi <= self.k:
-            raise InputError(f"subsets {lo}..{hi} are not within 0..{self.k}")
-        return slice(self.boundaries[lo], self.boundaries[hi])
+        lo, hi = _checked("subsets", lo, lo + 1 if hi is None else hi, self.k)
+        dims = slice(self.boundaries[lo], self.boundaries[hi])
+        if dims.start == dims.stop:
+            raise InputError(f"subsets {lo}..{hi}: hold no dimension, as {self.k} subsets share {self.d}")
+        return dims
 
     def dims_of_time_steps(self, lo: int, hi: int) -> slice:
         """The dimensions of the subsets whose first time-step is within `lo..hi-1`.
 
         Raises:
-            InputError: if `lo` and `hi` are not time-steps in rising order.
+            InputError: if `lo..hi` are not rising time-steps, or no subset with a dimension begins there.
         """
-        if not 0 <= lo <= hi <= self.num_time_steps:
-            raise InputError(f"time-steps {lo}..{hi} are not within 0..{self.num_time_steps}")
         subsets = self.subsets_of_time_steps(lo, hi)
-        return self.dims_of_subsets(subsets.start, subsets.stop) if subsets else slice(0, 0)
+        return self.dims_of_subsets(subsets.start, subsets.stop)
 
     @cached_property
     def ranges(self) -> tuple[tuple[int, int], ...]:
-        """The ranges of time-steps worth a line in a report: the stages, or ten equal parts; empty ones left out."""
-        uppers = self.stages or tuple(self.num_time_steps * (i + 1) // 10 for i in range(10))
-        pairs = zip((0, *uppers[:-1]), uppers, strict=True)
-        return tuple(
-            (lo, hi) for lo, hi in pairs if self.dims_of_time_steps(lo, hi).start < self.dims_of_time_steps(lo, hi).stop
-        )
+        """The ranges of time-steps worth a line in a report: the stages, or ten equal parts, or as few as there are subsets.
+
+        They cover `0..T` without a gap: a part whose subsets hold no dimension joins the next one, or at the end the last.
+        """
+        parts = min(self.k, 10)
+        uppers = self.stages or tuple(-(-self.num_time_steps * (i + 1) // parts) for i in range(parts))
+        found: list[tuple[int, int]] = []
+        lower = 0
+        for upper in uppers:
+            subsets = self._subsets(lower, upper)
+            if self.boundaries[subsets.start] < self.boundaries[subsets.stop]:
+                found.append((lower, upper))
+                lower = upper
+        return (*found[:-1], (found[-1][0], self.num_time_steps))
 
     @cached_property
     def subset_of_dim(self) -> np.ndarray:
@@ -136,3 +175,12 @@ class TimeStepPartition:
     def cumulative_masks(self) -> np.ndarray:
         """Which dimensions the cumulative code keeps at subset `i`, that is subsets `0..i`: bool `(k, d)`."""
         return np.arange(self.k)[:, None] >= self.subset_of_dim
+
+
+def _checked(what: str, lo: int, hi: int, most: int) -> tuple[int, int]:
+    lo, hi = integer(f"{what}: the first", lo), integer(f"{what}: the end", hi)
+    if not 0 <= lo <= hi <= most:
+        raise InputError(f"{what} {lo}..{hi} are not within 0..{most}, or do not rise")
+    if lo == hi:
+        raise InputError(f"{what} {lo}..{hi}: hold nothing, as the end is left out; one alone is {lo}..{lo + 1}")
+    return lo, hi

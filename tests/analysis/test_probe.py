@@ -5,26 +5,8 @@ import numpy as np
 import pytest
 
 import ditifeat
-from ditifeat import Features, InputError, ModelError, ProbeReport, TimeStepPartition
-
-PARTITION = TimeStepPartition(10, 40)
-
-
-def made_up(rows=600, seed=0):
-    """Features whose dimension 10 (time-steps 200-300) holds "coarse", and dimensions 0 and 39 together "age"."""
-    rng = np.random.default_rng(seed)
-    codes = rng.normal(size=(rows, 40)).astype(np.float32) * 3 + 1
-    labels = {
-        "coarse": (codes[:, 10] + 0.1 * rng.normal(size=rows) > 2).astype(int),
-        "noise": rng.integers(0, 2, rows) * 2 - 1,
-        "age": codes[:, 0] + codes[:, 39],
-    }
-    return Features(codes, tuple(map(str, range(rows))), PARTITION, "made up"), labels
-
-
-@pytest.fixture(scope="module")
-def report():
-    return ditifeat.probe(*made_up())
+from ditifeat import Features, InputError
+from tests.analysis.conftest import PARTITION, made_up
 
 
 def test_it_finds_what_is_there(report):
@@ -115,57 +97,6 @@ def test_the_paper_s_protocol():
     assert np.array_equal(report["coarse"].weights, again["coarse"].weights)
 
 
-def test_an_attribute_with_one_value_is_left_out_of_the_mean():
-    features, labels = made_up()
-    labels["never"] = np.zeros(600)
-    with pytest.warns(UserWarning, match="never"):
-        report = ditifeat.probe(features, labels)
-    assert np.isnan(report["never"].scores["ap"]) and np.isfinite(report.mean_ap)
-    assert "never" in str(report)
-
-
-def test_plain_arrays_have_no_ranges():
-    features, labels = made_up()
-    report = ditifeat.probe(features.array, labels["coarse"])
-    assert report.ranges == () and report["label"].scores["ap"] > 0.9
-    with pytest.raises(InputError, match="no partition"):
-        report.plot("x.png")
-
-
-def test_table(report):
-    lines = str(report).splitlines()
-    assert lines[0].split() == ["attribute", "AP", "AUROC", "prevalence", "best", "time-steps"]
-    assert lines[1].startswith("coarse") and lines[1].endswith("200-300")
-    assert any(line.startswith("mean") for line in lines)
-    assert "train rows: 480, test rows: 120" in lines[-1]
-    frame = report.to_pandas()
-    assert frame.loc["coarse", "alone 200-300"] == report["coarse"].alone[2]
-
-
-def test_saved_and_loaded_is_the_same(report, tmp_path):
-    report.save(tmp_path / "x.safetensors")
-    loaded = ProbeReport.load(tmp_path / "x.safetensors")
-    assert str(loaded) == str(report) and loaded.ranges == report.ranges
-    for name in report:
-        for key in ("weights", "mean", "std"):
-            assert np.array_equal(getattr(loaded[name], key), getattr(report[name], key))
-
-
-def test_files_that_are_no_reports(tmp_path):
-    features, _ = made_up()
-    features.save(tmp_path / "x.safetensors")
-    with pytest.raises(ModelError, match=r"x\.safetensors.*report"):
-        ProbeReport.load(tmp_path / "x.safetensors")
-
-
-def test_plot(report, tmp_path):
-    for name in ("x.png", "x.svg"):
-        report.plot(tmp_path / name)
-        assert (tmp_path / name).stat().st_size > 5000
-    with pytest.raises(InputError, match=r"png, \.pdf"):
-        report.plot(tmp_path / "x.doc")
-
-
 @pytest.mark.parametrize(
     "arguments,words",
     [
@@ -194,11 +125,6 @@ def test_features_that_cannot_be_probed():
         ditifeat.probe(np.full((9, 2), np.nan), [0] * 9)
 
 
-def test_unknown_attributes_are_refused(report):
-    with pytest.raises(InputError, match=r"no attribute 'Happy'.*coarse, noise, age"):
-        report["Happy"]
-
-
 def test_forty_attributes_of_many_rows_take_seconds():
     """In a process of its own, on one thread, so that the time is its own."""
     program = """
@@ -213,3 +139,21 @@ print(time.process_time() - start)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 60
+
+
+def test_an_attribute_with_one_value_is_left_out_of_the_mean(caplog):
+    features, labels = made_up()
+    labels["never"] = np.zeros(600)
+    with caplog.at_level("WARNING", "ditifeat"):
+        report = ditifeat.probe(features, labels)
+    assert "attribute never" in caplog.text
+    assert np.isnan(report["never"].scores["ap"]) and np.isfinite(report.mean_ap)
+    assert "never" in str(report)
+
+
+def test_plain_arrays_have_no_ranges():
+    features, labels = made_up()
+    report = ditifeat.probe(features.array, labels["coarse"])
+    assert report.ranges == () and report["label"].scores["ap"] > 0.9
+    with pytest.raises(InputError, match="no partition"):
+        report.plot("x.png")

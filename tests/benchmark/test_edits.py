@@ -1,71 +1,92 @@
+import json
+
 import numpy as np
 import pytest
-import torch
 
 from ditifeat import InputError
-from ditifeat.benchmark.classifier import AttributeClassifier, cached_classifier, classifier_logits, train_classifier
-from ditifeat.benchmark.edits import evaluate_edits, leakage_at
+from ditifeat.benchmark import edits as module
+from ditifeat.benchmark.classifier import ClassifierSpec, train_classifier
+from ditifeat.benchmark.edits import STRENGTHS, ChangeScorer, evaluate_edits, off_target_at
+from ditifeat.model.encoders import EncoderSpec
 from tests.conftest import method_recipe, random_model
 
 
-def bright_and_dark(count, seed=0):
-    """Noise at two levels of light, and which level; the second attribute says nothing."""
-    rng = np.random.default_rng(seed)
-    bright = rng.integers(0, 2, count)
-    pictures = rng.integers(0, 120, (count, 32, 32, 3)) + 100 * bright[:, None, None, None]
-    return pictures.astype(np.uint8), np.stack([bright, rng.integers(0, 2, count)], axis=1).astype(float)
+def test_off_target_change_where_the_target_has_changed_enough():
+    path = [
+        {"target": 0.1, "off_target": 0.02},
+        {"target": 0.3, "off_target": 0.1},
+        {"target": 0.2, "off_target": 0.5},
+    ]
+    assert off_target_at(path, 0.05) == pytest.approx(0.01)  # from nothing at strength 0
+    assert off_target_at(path, 0.2) == pytest.approx(0.06)
+    assert off_target_at(path, 0.4) is None
 
 
-def test_the_judge_learns_what_can_be_seen(tmp_path):
-    array, targets = bright_and_dark(256)
-    judge = cached_classifier(tmp_path / "judge.safetensors", array, targets)
-    unseen, truth = bright_and_dark(64, seed=1)
-    odds = classifier_logits(judge, unseen)
-    assert ((odds[:, 0] > 0) == truth[:, 0]).mean() > 0.95
-    assert np.abs(odds[:, 0]).mean() > 3 * np.abs(odds[:, 1]).mean()
-    again = cached_classifier(tmp_path / "judge.safetensors", array[:1], targets[:1])  # not trained anew
-    assert np.array_equal(classifier_logits(again, unseen), odds)
+def test_an_image_that_is_not_changed_has_not_changed(split):
+    classifier = train_classifier(split, spec=ClassifierSpec(EncoderSpec((32, 32)), epochs=1))
+    scorer = ChangeScorer(classifier, np.ones(2), np.random.default_rng(0).normal(size=(8, 32)))
+    same = scorer.identity(split.images, split.images)
+    assert not scorer.changes(split.images, split.images).any()
+    assert same["still"] == 0 and same["cosine"] == pytest.approx(1)
+    changed = scorer.identity(split.images, 255 - split.images)
+    assert changed["still"] > 0 and changed["cosine"] < 1
 
 
-def test_the_judge_is_repeatable_and_seeds_nothing():
-    array, targets = bright_and_dark(64)
-    torch.manual_seed(5)
-    state = torch.get_rng_state()
-    a, b = (train_classifier(array, targets, seed=3, epochs=1) for _ in range(2))
-    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert a.features(torch.zeros(2, 3, 32, 32)).shape == (2, 256) and isinstance(a, AttributeClassifier)
-
-
-def test_leakage_where_the_target_has_changed_enough():
-    path = [{"target": 0.1, "leakage": 0.02}, {"target": 0.3, "leakage": 0.1}, {"target": 0.2, "leakage": 0.5}]
-    assert leakage_at(path, 0.05) == pytest.approx(0.01)  # from nothing at strength 0
-    assert leakage_at(path, 0.2) == pytest.approx(0.06)
-    assert leakage_at(path, 0.4) is None
-
-
-def test_faithfulness_of_two_models(tiny_folder, tmp_path):
-    from PIL import Image
-
-    array, targets = bright_and_dark(48)
-    data = tmp_path / "data"
-    data.mkdir()
-    for i, pixels in enumerate(array):
-        Image.fromarray(pixels).save(data / f"{i:02d}.png")
-    names = [f"{i:02d}.png" for i in range(48)]
-    labels = tmp_path / "labels.csv"
-    rows = [f"{name},{int(a)},{int(b)}" for name, (a, b) in zip(names, targets, strict=True)]
-    labels.write_text("name,Bright,Coin\n" + "\n".join(rows) + "\n")
+@pytest.fixture
+def runs(tiny_folder, tmp_path):
     random_model(method_recipe("pdae")).save(tmp_path / "pdae")
-    runs = [tiny_folder, tmp_path / "pdae"]
-    found = evaluate_edits(runs, data, labels, tmp_path / "out", 40, count=4, steps=2, attributes=["Bright"])
-    systems = found["systems"]
-    assert sum("time-steps" in name for name in systems) == 3  # PDAE has one range
-    dense = next(system for name, system in systems.items() if name.startswith("pdae") and "dense" in name)
-    assert [row["most_changed"] for row in dense["attributes"]["Bright"]] == [["Coin"]] * 5
-    text = (tmp_path / "out" / "faithfulness.md").read_text()
-    assert "4 held-out pictures, 2 + 2 evaluations" in text and "| Bright |" in text
-    with pytest.raises(InputError, match="no attribute Nose"):
-        evaluate_edits(runs, data, labels, tmp_path / "out", 40, attributes=["Nose"])
-    with pytest.raises(InputError, match="must leave pictures"):
-        evaluate_edits(runs, data, labels, tmp_path / "out", 47)
+    return [tiny_folder, tmp_path / "pdae"]
+
+
+def test_edits_of_two_models(runs, dataset, tmp_path):
+    out = tmp_path / "out"
+    found = evaluate_edits(runs, *dataset, out, train_size=40, count=4, steps=2, attributes=["Bright"])
+    edits = found["edits"]
+    assert sum("time-steps" in name for name in edits) == 3  # PDAE has one range
+    dense = edits["pdae: dense"]
+    assert [row["most_changed"] for row in dense["attributes"]["Bright"]] == [["Coin"]] * len(STRENGTHS)
+    assert all(np.isfinite(edits[name]["mean"]["kernel"]) for name in edits)
+    text = (out / "edits.md").read_text()
+    assert "4 held-out images, 2 + 2 evaluations" in text and "| Bright " in text
+    assert json.loads((out / "edits.json").read_text())["about"] == found["about"]
+    assert [path.name.split("-")[0] for path in (out / "cache").iterdir()] == ["classifier"]
+
+
+def test_two_runs_of_one_name_are_both_there(tiny_folder, dataset, tmp_path):
+    other = tmp_path / "other"
+    random_model(method_recipe("pdae", seed=1)).save(other)
+    random_model(method_recipe("pdae")).save(tmp_path / "pdae")
+    options = {"train_size": 40, "count": 4, "steps": 1, "attributes": ["Bright"]}
+    edits = evaluate_edits([tmp_path / "pdae", other], *dataset, tmp_path / "out", **options)["edits"]
+    assert f"pdae, {tmp_path / 'pdae'}: dense" in edits and f"pdae, {other}: dense" in edits
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"attributes": ["Nose"]}, "no attribute Nose; they have Bright, Coin"),
+        ({"train_size": 47}, "train_size = 47"),
+        ({"count": 7}, r"count = 7 is not within 2\.\.6"),
+        ({"count": 1}, "count = 1"),
+        ({"count": 2.5}, "count = 2.5"),
+        ({"steps": 0}, "steps = 0"),
+        ({"steps": 500}, "steps = 500"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_the_work(
+    options, message, tiny_folder, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "load_classifier", lambda *_: pytest.fail("training began"))
+    with pytest.raises(InputError, match=message):
+        evaluate_edits([tiny_folder], *dataset, tmp_path / "out", **{"train_size": 40, "count": 4, **options})
+
+
+def test_methods_without_a_frozen_dm_are_refused(dataset, tmp_path):
+    from ditifeat.model.encoder_only import EncoderOnly
+    from ditifeat.model.encoders import build_encoder
+    from ditifeat.train.recipe import model_config
+
+    config = model_config(method_recipe("simclr"))
+    EncoderOnly(config, build_encoder(config.encoder, 32, 32)).save(tmp_path / "simclr")
+    with pytest.raises(InputError, match="DiTi and PDAE"):
+        evaluate_edits([tmp_path / "simclr"], *dataset, tmp_path / "out", train_size=40)

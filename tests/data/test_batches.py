@@ -85,6 +85,21 @@ def test_a_wrong_argument_is_never_skipped():
             list(batches(images, Preprocessing(32), 1, on_error="skip"))
 
 
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        ({"batch_size": 0}, "batch_size = 0 must be at least 1"),
+        ({"batch_size": -1}, "batch_size"),
+        ({"batch_size": 2.5}, "batch_size = 2.5 must be an integer"),
+        ({"batch_size": 2, "crop": "centre"}, "crop = 'centre' must be model or center"),
+        ({"batch_size": 2, "on_error": "ignore"}, "on_error = 'ignore' raise or skip"),
+    ],
+)
+def test_impossible_arguments_are_refused(arguments, words):
+    with pytest.raises(InputError, match=words):
+        list(batches([make_picture()], Preprocessing(32), **arguments))
+
+
 def test_missing_and_damaged_images_are_reported_by_name(tmp_path):
     make_picture().save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:100])

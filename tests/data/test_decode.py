@@ -245,6 +245,23 @@ def test_an_open_image_that_the_system_cannot_read_is_no_damaged_one(tmp_path, m
     assert not isinstance(error.value, ImageDecodeError)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
+def test_an_image_that_its_owner_closed_is_no_damaged_one(tmp_path, kind):
+    make_picture().save(tmp_path / "x", kind)
+    image = Image.open(tmp_path / "x")
+    image.close()
+    with pytest.raises(InputError, match="x: was closed before it was read") as error:
+        decode(image, "x")
+    assert not isinstance(error.value, ImageDecodeError)
+
+
+def test_a_damaged_image_that_is_open_is_a_damaged_one(tmp_path):
+    make_picture().save(tmp_path / "x.png")
+    image = Image.open(io.BytesIO((tmp_path / "x.png").read_bytes()[:-400]))
+    with pytest.raises(ImageDecodeError, match="x: is damaged"):
+        decode(image, "x")
+
+
 def test_a_file_of_gigabytes_is_refused_before_it_is_read(tmp_path):
     with open(tmp_path / "huge.png", "wb") as file:
         file.truncate(2**31)

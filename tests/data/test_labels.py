@@ -1,5 +1,7 @@
 """Labels of every form, in the rows' order; what could be read in two ways is refused."""
 
+import tarfile
+
 import numpy as np
 import pandas
 import pytest
@@ -7,6 +9,8 @@ import torch
 
 from ditifeat import InputError
 from ditifeat.data.labels import read_labels
+from ditifeat.data.sources import sources
+from tests.conftest import make_picture
 
 NAMES = ("a/1.jpg", "a/2.jpg", "a/3.jpg")
 UNNAMED = ("0", "1", "2")
@@ -103,11 +107,13 @@ def test_booleans_and_empty_cells(tmp_path):
         ("name,y\n1.jpg,0\n", r"no labels for 2 of 3.*a/2\.jpg"),
         ("name,y\n1.jpg,0,1\n", "2 labels, expected 1"),
         ("name,y\n1.jpg,yes\n2.jpg,no\n3.jpg,no\n", "attribute y.*not words.*get_dummies"),
+        ("y,name\n1,1.jpg\n2,2.jpg\n3,3.jpg\n", "holds image names; make them"),
         ("name;y\n1.jpg;1,5\n2.jpg;2\n3.jpg;1\n", "decimal point"),
         ("name,y\n1.jpg,1_0\n2.jpg,2\n3.jpg,1\n", "not words"),
         ("name,y\n1.jpg,inf\n2.jpg,2\n3.jpg,1\n", "infinite"),
         ("name,y\n1.jpg,\n2.jpg,\n3.jpg,\n", "every label is missing"),
         ('name,y\n"1.jpg,0\n2.jpg,1\n', "is not CSV"),
+        ("index,y\n0,1\n1,0\n2,1\n", "numbered"),
         (",y\n0,1\n1,0\n2,1\n", "numbered"),  # pandas' default index, whose rows are not the files' numbers
         ("name,y\n", "holds no labels"),
         ("hello\n", "neither CSV"),
@@ -266,8 +272,54 @@ def test_equal_names_of_features_are_refused():
         read_labels(pandas.Series([1, 2], ["1.png", "2.png"]), ["1.png", "1.png"])
 
 
-def test_forty_attributes_of_many_images_are_read_quickly(tmp_path):
-    rows = "".join(f"{i:06d}.jpg " + " ".join(["-1", "1"] * 20) + "\n" for i in range(20_000))
-    path = write(tmp_path, "20000\n" + " ".join(f"a{i}" for i in range(40)) + "\n" + rows, "list_attr_celeba.txt")
-    labels = read_labels(path, [f"{i:06d}.jpg" for i in range(20_000)])
-    assert len(labels) == 40 and labels["a0"].sum() == -20_000
+def test_forty_attributes_of_many_images(tmp_path):
+    rows = "".join(f"{i:06d}.jpg " + " ".join(["-1", "1"] * 20) + "\n" for i in range(2_000))
+    path = write(tmp_path, "2000\n" + " ".join(f"a{i}" for i in range(40)) + "\n" + rows, "list_attr_celeba.txt")
+    labels = read_labels(path, [f"{i:06d}.jpg" for i in range(2_000)])
+    assert len(labels) == 40 and labels["a0"].sum() == -2_000
+
+
+# ---- from images to labels
+
+
+@pytest.mark.parametrize(
+    "keys", ["{}/{}.png", "./{}/{}.png", "{}\\{}.png", "/elsewhere/{}/{}.png", "{}/{}.jpg", "{}/{}"]
+)
+@pytest.mark.parametrize("images", ["folder", "paths", "folders", "tar", "tars"])
+def test_images_of_equal_file_names_get_their_own_labels(tmp_path, images, keys):
+    rows = [(animal, i) for animal in ("cats", "dogs") for i in range(2)]
+    for animal, i in rows:
+        (tmp_path / "src" / animal).mkdir(parents=True, exist_ok=True)
+        make_picture(i, 8, 8).save(tmp_path / "src" / animal / f"{i}.png")
+    for name in ("x.tar", "y.tar"):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            tar.add(tmp_path / "src", ".")
+    folder = tmp_path / "src"
+    given = {
+        "folder": folder,
+        "paths": [folder / animal / f"{i}.png" for animal, i in rows],
+        "folders": [f"{folder}/cats/", f"{folder}/dogs/"],
+        "tar": tmp_path / "x.tar",
+        "tars": [tmp_path / "x.tar", tmp_path / "y.tar"],
+    }[images]
+    names = [name for name, _ in sources(given)]
+    text = "".join(f"{keys.format(animal, i)},{int(animal == 'cats')}\n" for animal, i in reversed(rows))
+    path = write(tmp_path, f"name,cat\n{text}")
+    if images == "tars":  # both hold cats/0.png
+        with pytest.raises(InputError, match=r"x\.tar/.*y\.tar/.* both match|no labels"):
+            read_labels(path, names)
+    elif keys.startswith("/elsewhere") and images in ("paths", "folders"):  # two whole paths that differ
+        with pytest.raises(InputError, match="no labels"):
+            read_labels(path, names)
+    else:
+        assert read_labels(path, names)["cat"].tolist() == ["cats" in name for name in names] and len(names) == 4
+
+
+def test_two_folders_and_labels_without_folders(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        make_picture(0, 8, 8).save(tmp_path / folder / "1.png")
+    names = [name for name, _ in sources([tmp_path / "a", tmp_path / "b"])]
+    with pytest.raises(InputError, match=r"a/1\.png' and '.*b/1\.png' both match the one label of '1\.png'"):
+        read_labels({"1.png": 1}, names)
+    assert read_labels({"b/1.png": 1, "a/1.png": 0}, names)["label"].tolist() == [0, 1]

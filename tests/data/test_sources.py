@@ -200,6 +200,8 @@ def test_bytes_and_open_files(tmp_path):
         assert np.array_equal(rows_of(kind), expected(PICTURES[:1])), type(kind)
     with open(tmp_path / "x.png", "rb") as file:
         assert [name for name, _ in sources([data, file])] == ["0", str(tmp_path / "x.png")]
+    with pytest.raises(InputError, match=r"x\.png: cannot be read \(read of closed file\)"):
+        list(sources([file]))
     with open(tmp_path / "x.png", encoding="latin-1") as file, pytest.raises(InputError, match="mode 'rb'"):
         list(sources(file))
     with pytest.raises(ValueError, match=r"^1: the image: is not an image of a known kind"):

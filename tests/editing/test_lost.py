@@ -33,32 +33,13 @@ def test_what_does_not_fit_is_refused(tiny_encoder, photos, tmp_path):
         lost(tiny_encoder, photos / "00.png", (1000,))
     with pytest.raises(ditifeat.InputError, match="one picture"):
         lost(tiny_encoder, photos)
+    from ditifeat.train.recipe import model_config
     from ditifeat.train.tasks.diffae import build_diffae
 
     recipe = method_recipe("diffae")
-    build_diffae(recipe).save(tmp_path)
+    build_diffae(recipe, model_config(recipe)).save(tmp_path)
     with pytest.raises(ditifeat.InputError, match="no frozen DM"):
         lost(ditifeat.load_encoder(tmp_path), photos / "00.png")
-
-
-def test_nearest(tiny_encoder, photos):
-    features = ditifeat.encode(tiny_encoder, photos)
-    query = ditifeat.encode(tiny_encoder, photos / "03.png")
-    found = features.nearest(query, count=10)
-    assert found[0][0] == "03.png" and found[0][1] == pytest.approx(0, abs=1e-3)
-    squares = (features.array - query.array) ** 2
-    expected = np.sqrt(squares.sum(1) / features.array.var(0).sum())
-    assert [name for name, _ in found] == [features.names[i] for i in np.argsort(expected)]
-    assert [distance for _, distance in found] == pytest.approx(np.sort(expected), abs=1e-3)
-
-    part = features.partition.dims_of_time_steps(500, 1000)
-    expected = np.sqrt(squares[:, part].sum(1) / features.array.var(0)[part].sum())
-    late = features.nearest(query, time_steps=(500, 1000), count=3)
-    assert [name for name, _ in late] == [features.names[i] for i in np.argsort(expected)[:3]]
-    with pytest.raises(ditifeat.InputError, match=r"1\.\.10"):
-        features.nearest(query, count=11)
-    with pytest.raises(ditifeat.InputError, match="one code"):
-        features.nearest(features)
 
 
 def test_commands(tiny_folder, photos, tmp_path, capsys):

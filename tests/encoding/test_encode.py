@@ -1,4 +1,3 @@
-import pickle
 import tracemalloc
 
 import numpy as np
@@ -6,7 +5,7 @@ import pytest
 import torch
 
 import ditifeat
-from ditifeat import Features, ImageDecodeError, InputError, ModelError, TimeStepPartition
+from ditifeat import ImageDecodeError, InputError
 from ditifeat.encoding.encode import stream
 from tests.conftest import make_picture
 
@@ -103,99 +102,3 @@ def test_results_are_held_once(tiny_encoder, monkeypatch):
     assert features.shape == (200_000, 32)
     names = 200_000 * 8 * 3
     assert peak < 1.5 * features.array.nbytes + names
-
-
-def test_time_steps_and_subsets(features):
-    p = features.partition
-    assert np.array_equal(features.time_steps(0, 1000), features.array)
-    assert np.array_equal(features.time_steps(250, 500), features.array[:, p.dims_of_subsets(2, 4)])
-    assert np.array_equal(features.subsets(2, 4), features.array[:, 8:16])
-    assert features.time_steps(250, 500).base is not None  # a view, not a copy
-
-
-def test_indexing(features):
-    assert features[2:4].names == features.names[2:4]
-    assert features[[0, 9]].names == ("00.png", "more/09.png")
-    assert features[np.arange(10) > 7].shape == (2, 32)
-    assert features[0].shape == (32,) and features[0, 1] == features.array[0, 1]
-
-
-def test_it_is_an_array_to_others(features):
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import cross_val_score
-
-    assert np.asarray(features) is features.array
-    assert np.asarray(features, dtype=np.float64).dtype == np.float64
-    labels = np.arange(10) % 2
-    assert len(cross_val_score(LogisticRegression(), features, labels, cv=2)) == 2
-
-
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_saved_and_loaded_is_the_same(features, tmp_path, suffix):
-    path = tmp_path / f"x{suffix}"
-    features.save(path)
-    loaded = Features.load(path)
-    assert np.array_equal(loaded.array, features.array)
-    assert (loaded.names, loaded.partition, loaded.model) == (features.names, features.partition, "tiny")
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-def test_one_row_is_saved_too(features, tmp_path):
-    one = Features(features.array[0], features.names[:1], features.partition)
-    one.save(tmp_path / "x.npz")
-    assert Features.load(tmp_path / "x.npz").shape == (32,)
-
-
-def test_files_that_are_no_features(features, tmp_path):
-    with pytest.raises(InputError, match="npz or"):
-        features.save(tmp_path / "x.csv")
-    for name in ("none.npz", "none.safetensors"):
-        with pytest.raises((InputError, ModelError), match="no such file"):
-            Features.load(tmp_path / name)
-    (tmp_path / "x.npz").write_bytes(b"garbage")
-    with pytest.raises(InputError, match=r"x\.npz"):
-        Features.load(tmp_path / "x.npz")
-    np.savez(tmp_path / "other.npz", a=1)
-    with pytest.raises(InputError, match=r"other\.npz"):
-        Features.load(tmp_path / "other.npz")
-
-
-def test_a_pickle_in_a_feature_file_does_not_run(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
-    array = np.array([Evil()], dtype=object)
-    np.savez(tmp_path / "x.npz", features=array, about=array)
-    with pytest.raises(InputError):
-        Features.load(tmp_path / "x.npz")
-    assert not (tmp_path / "ran").exists()
-
-
-def test_a_failed_save_leaves_the_old_file(features, tmp_path, monkeypatch):
-    path = tmp_path / "x.npz"
-    features.save(path)
-    before = path.read_bytes()
-
-    def fail(*_, **__):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(np, "savez", fail)
-    with pytest.raises(OSError, match="disk full"):
-        features.save(path)
-    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["x.npz"]
-
-
-def test_pandas(features):
-    frame = features.to_pandas()
-    assert frame.shape == (10, 32) and frame.index[0] == "00.png"
-    assert frame.columns[0] == "s00_d000" and frame.columns[-1] == "s07_d031"
-
-
-def test_shapes_must_agree():
-    with pytest.raises(InputError, match="names"):
-        Features(np.zeros((2, 8), np.float32), ("a",), TimeStepPartition(2, 8))
-
-
-def test_features_pickle(features):
-    assert np.array_equal(pickle.loads(pickle.dumps(features)).array, features.array)

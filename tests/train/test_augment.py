@@ -1,5 +1,3 @@
-"""SimCLR's augmentations."""
-
 import torch
 
 from ditifeat.train.augment import DRAWS, augment

@@ -1,0 +1,119 @@
+"""Labelled images of which some train and the others test: what every score is worked out on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ditifeat.analysis.attributes import read_attributes
+from ditifeat.benchmark.cache import content_hash
+from ditifeat.data.batches import batches, load_images
+from ditifeat.data.preprocessing import Preprocessing
+from ditifeat.data.sources import SourceReport
+from ditifeat.errors import InputError
+from ditifeat.schema import integer
+
+logger = logging.getLogger(__name__)
+
+MIN_TRAIN = 16
+
+MIN_TEST = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images with their attributes, and which of them train.
+
+    Args:
+        images: uint8 `(n, S, S, 3)`, as the compared encoders read them.
+        names: of the images, `n`.
+        attributes: their names.
+        targets: float64 `(n, attributes)`: 1 where an image has the attribute, 0 where not, NaN where nobody knows.
+        train: bool `(n,)`; the other rows test.
+
+    Raises:
+        InputError: if their lengths differ, or fewer than 16 rows train or 4 test.
+    """
+
+    images: np.ndarray
+    names: tuple[str, ...]
+    attributes: tuple[str, ...]
+    targets: np.ndarray
+    train: np.ndarray
+
+    def __post_init__(self) -> None:
+        rows = len(self.images)
+        if not len(self.names) == len(self.train) == rows or self.targets.shape != (rows, len(self.attributes)):
+            raise InputError(
+                f"{rows} images, {len(self.names)} names, a mask of {len(self.train)} rows and targets of shape "
+                f"{self.targets.shape} for {len(self.attributes)} attributes do not belong together"
+            )
+        if self.train.sum() < MIN_TRAIN or self.test.sum() < MIN_TEST:
+            raise InputError(
+                f"{self.train.sum()} images to train on and {self.test.sum()} to test on: at least {MIN_TRAIN} must train "
+                f"and {MIN_TEST} test"
+            )
+
+    @property
+    def test(self) -> np.ndarray:
+        """Mask `(n,)` of the rows that do not train."""
+        return ~self.train
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of all that scores depend on: images, attributes, targets and rows; names and order of files are not."""
+        return content_hash(self.images, self.attributes, self.targets, self.train)
+
+
+def read_split(data: Any, labels: Any, preprocessing: Preprocessing, train_size: int) -> Split:
+    """Read images and their labels; the first `train_size` images train, the others test.
+
+    Args:
+        data: images as `ditifeat.encode` takes them: a folder (sorted by name), a `.tar`, or a list of these.
+        labels: as `ditifeat.probe` takes them, of two values each.
+        preprocessing: how images become the encoders' input.
+        train_size: how many images train.
+
+    Raises:
+        ImageDecodeError, InputError: for images, labels or a size that do not fit.
+    """
+    names: list[str] = []
+    rows: list[np.ndarray] = []
+    report = SourceReport()
+    for batch_names, batch in batches(data, preprocessing, 256, report=report):
+        names += batch_names
+        rows.append(batch)
+    if report.left_out:
+        logger.warning("%s: %s", data, report)
+    if not rows:
+        raise InputError(f"{data}: holds no images")
+    train_size = integer("train_size", train_size)
+    if not MIN_TRAIN <= train_size <= len(names) - MIN_TEST:
+        raise InputError(
+            f"train_size = {train_size} of {len(names)} images: at least {MIN_TRAIN} must train and {MIN_TEST} test"
+        )
+    attributes = read_attributes(labels, names)
+    real = [attribute.name for attribute in attributes if attribute.kind == "real"]
+    if real:
+        raise InputError(
+            f"attribute {real[0]}: has more than two different labels; the benchmark compares those of two"
+        )
+    targets = np.stack([attribute.values for attribute in attributes], axis=1)
+    train = np.arange(len(names)) < train_size
+    return Split(np.concatenate(rows), tuple(names), tuple(a.name for a in attributes), targets, train)
+
+
+@torch.no_grad()
+def in_batches(
+    function: Callable[[Tensor], Tensor], images: np.ndarray, device: torch.device | str = "cpu", batch: int = 250
+) -> np.ndarray:
+    """`function` of images `(B, 3, S, S)` in [-1, 1] on a device, over all of uint8 `(n, S, S, 3)`; float32 rows."""
+    parts = (load_images(images[i : i + batch], device) for i in range(0, len(images), batch))
+    return torch.cat([function(part).float().cpu() for part in parts]).numpy()

@@ -1,0 +1,197 @@
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ditifeat import Features, InputError, ModelError, TimeStepPartition
+from tests.conftest import without_package
+
+ORIGIN = {"model": "made up", "weights": "a" * 64, "preprocessing": "b" * 12, "skipped": ("bad.png",)}
+
+
+@pytest.fixture
+def features():
+    """Ten rows of eight subsets of four dimensions each."""
+    array = np.random.default_rng(0).normal(size=(10, 32)).astype(np.float32)
+    names = (*(f"{i:02d}.png" for i in range(7)), *(f"more/{i:02d}.png" for i in range(7, 10)))
+    return Features(array, names, TimeStepPartition(8, 32), **ORIGIN)
+
+
+def origin(features):
+    return {key: getattr(features, key) for key in ORIGIN}
+
+
+def test_time_steps_and_subsets(features):
+    p = features.partition
+    assert np.array_equal(features.time_steps(0, 1000), features.array)
+    assert np.array_equal(features.time_steps(250, 500), features.array[:, p.dims_of_subsets(2, 4)])
+    assert np.array_equal(features.subsets(2, 4), features.array[:, 8:16])
+    assert features.time_steps(250, 500).base is not None  # a view, not a copy
+
+
+@pytest.mark.parametrize("select", [("time_steps", 1, 100), ("time_steps", 300, 300), ("subsets", 3, 3)])
+def test_empty_selections_are_refused(features, select):
+    name, lo, hi = select
+    with pytest.raises(InputError):
+        getattr(features, name)(lo, hi)
+
+
+def test_staged_subsets_without_a_dimension_are_refused():
+    partition = TimeStepPartition(4, 3, stages=(500, 1000), dims_per_stage=(3, 0))
+    with pytest.raises(InputError, match="no dimension"):
+        Features(np.zeros((2, 3), np.float32), ("a", "b"), partition).subsets(2, 4)
+
+
+def test_indexing_keeps_names_and_origin(features):
+    assert features[2:4].names == features.names[2:4]
+    assert features[[0, 9]].names == ("00.png", "more/09.png")
+    assert features[np.arange(10) > 7].shape == (2, 32)
+    assert features[[i > 7 for i in range(10)]].names == features.names[8:]
+    assert features[0].shape == (32,) and features[0, 1] == features.array[0, 1]
+    for part in (features[2:4], features[[0, 9]], features[::-1]):
+        assert origin(part) == ORIGIN and part.partition == features.partition
+
+
+def test_it_is_an_array_to_others(features):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+
+    labels = np.arange(10) % 2
+    assert len(cross_val_score(LogisticRegression(), features, labels, cv=2)) == 2
+    assert np.concatenate([features, features]).shape == (20, 32)
+
+
+def test_the_array_protocol(features):
+    assert np.asarray(features) is features.array
+    assert np.asarray(features, dtype=np.float64).dtype == np.float64
+    assert np.array(features, copy=False) is features.array
+    assert not np.shares_memory(np.array(features), features.array)
+    with pytest.raises(ValueError, match="copy"):
+        np.array(features, dtype=np.float64, copy=False)
+
+
+def test_equality_and_hash_are_the_object_s(features):
+    assert features == features and features != replace(features) and len({features, replace(features)}) == 2
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_saved_and_loaded_is_the_same(features, tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    for part in (features, Features(features.array[0], features.names[:1], features.partition), features[:0]):
+        part.save(path)
+        loaded = Features.load(path)
+        assert np.array_equal(loaded.array, part.array) and loaded.dtype == np.float32
+        assert (loaded.names, loaded.partition) == (part.names, part.partition) and origin(loaded) == origin(part)
+        assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_files_that_are_no_features(features, tmp_path):
+    with pytest.raises(InputError, match="npz or"):
+        features.save(tmp_path / "x.csv")
+    for name in ("none.npz", "none.safetensors"):
+        with pytest.raises(FileNotFoundError, match="no such file") as error:
+            Features.load(tmp_path / name)
+        assert isinstance(error.value, InputError)
+    (tmp_path / "x.npz").write_bytes(b"garbage")
+    with pytest.raises(InputError, match=r"x\.npz"):
+        Features.load(tmp_path / "x.npz")
+    (tmp_path / "x.safetensors").write_bytes(b"garbage")
+    with pytest.raises(ModelError, match=r"x\.safetensors"):
+        Features.load(tmp_path / "x.safetensors")
+    np.savez(tmp_path / "other.npz", a=1)
+    with pytest.raises(InputError, match=r"other\.npz"):
+        Features.load(tmp_path / "other.npz")
+
+
+def test_a_pickle_in_a_feature_file_does_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    array = np.array([Evil()], dtype=object)
+    np.savez(tmp_path / "x.npz", features=array, about=array)
+    with pytest.raises(InputError):
+        Features.load(tmp_path / "x.npz")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_failed_save_leaves_the_old_file(features, tmp_path, monkeypatch):
+    path = tmp_path / "x.npz"
+    features.save(path)
+    before = path.read_bytes()
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        features.save(path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["x.npz"]
+
+
+def test_pandas(features, monkeypatch):
+    frame = features.to_pandas()
+    assert frame.shape == (10, 32) and frame.index[0] == "00.png"
+    assert frame.columns[0] == "s00_d000" and frame.columns[-1] == "s07_d031"
+    without_package(monkeypatch, "pandas")
+    with pytest.raises(ImportError, match="pip install pandas"):
+        features.to_pandas()
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 8), np.float32), np.zeros((1, 2, 8)), [[0.0] * 8]])
+def test_shapes_must_agree(array):
+    with pytest.raises(InputError):
+        Features(array, ("a",), TimeStepPartition(2, 8))
+
+
+def test_features_pickle(features):
+    loaded = pickle.loads(pickle.dumps(features))
+    assert np.array_equal(loaded.array, features.array) and origin(loaded) == ORIGIN
+
+
+def test_nearest(features):
+    query = features.array[3] + 0.01
+    found = features.nearest(query, count=10)
+    squares = (features.array - query) ** 2
+    expected = np.sqrt(squares.sum(1) / features.array.var(0).sum())
+    assert found[0][0] == "03.png"
+    assert [name for name, _ in found] == [features.names[i] for i in np.argsort(expected)]
+    assert [distance for _, distance in found] == pytest.approx(np.sort(expected), abs=1e-5)
+
+    part = features.partition.dims_of_time_steps(500, 1000)
+    expected = np.sqrt(squares[:, part].sum(1) / features.array.var(0)[part].sum())
+    late = features.nearest(query, time_steps=(500, 1000), count=3)
+    assert [name for name, _ in late] == [features.names[i] for i in np.argsort(expected)[:3]]
+
+
+def test_nearest_takes_many_queries(features):
+    found = features.nearest(features[2:5], count=2)
+    assert [len(row) for row in found] == [2, 2, 2] and [row[0][0] for row in found] == ["02.png", "03.png", "04.png"]
+    assert found[1] == features.nearest(features.array[3], count=2)
+    assert features.nearest(features[3:4], count=1) == [[("03.png", 0.0)]]
+    assert features.nearest(features[:0]) == []
+
+
+@pytest.mark.parametrize("count", [0, 11, 2.5, True, "3"])
+def test_counts_of_neighbours_that_do_not_fit(features, count):
+    with pytest.raises(InputError, match="count"):
+        features.nearest(features.array[0], count=count)
+
+
+@pytest.mark.parametrize(
+    "query", [np.zeros(31), np.zeros((1, 2, 32)), np.full(32, np.nan), ["a"] * 32, np.zeros((2, 1))]
+)
+def test_queries_that_do_not_fit(features, query):
+    with pytest.raises(InputError):
+        features.nearest(query)
+
+
+@pytest.mark.parametrize("key,words", [("weights", "other weights"), ("preprocessing", "another way")])
+def test_features_of_another_origin_are_not_mixed(features, key, words):
+    other = replace(features, **{key: "c" * 12})
+    with pytest.raises(InputError, match=words):
+        features.nearest(other)
+    unknown = replace(features, **{key: ""})
+    for query in (features, unknown, other.array):
+        assert features.nearest(query, count=1)[0][0][0] == "00.png"
