@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ditifeat.errors import InputError, ModelError
 from ditifeat.files import load_strictly, read_json, read_tensors, write_tensors, write_text
-from ditifeat.model.codec import PixelCodec
+from ditifeat.model.codec import PixelCodec, VAECodec, load_codec
 from ditifeat.model.config import ModelConfig, read_config, write_config
-from ditifeat.model.diffusion import read_unet_config
+from ditifeat.model.diffusers_folder import write_network_config
+from ditifeat.model.diffusion import check_fit, read_unet_config
 from ditifeat.model.encoders import EncoderNetwork, read_encoder, write_encoder
 from ditifeat.model.estimator import ConditionalUNet
 from ditifeat.model.generative import GenerativeModel
@@ -88,8 +89,6 @@ class DiffAE(GenerativeModel):
         Raises:
             ModelError: if anything is missing, unknown or does not fit.
         """
-        from ditifeat.model.codec import load_codec
-
         folder = Path(folder)
         config = read_config(folder)
         if config.method != "diffae":
@@ -97,11 +96,8 @@ class DiffAE(GenerativeModel):
         encoder, mean, std = read_encoder(folder, config.encoder, config.image.size, config.latent_dim)
         tensors, _ = read_tensors(folder / WEIGHTS)
         base = read_unet_config(folder / "dm" / "unet")
-        codec = load_codec(config.codec, folder)
-        if base.config.in_channels != codec.shape(config.image.size)[0]:
-            raise ModelError(
-                f"{folder}: the DM reads {base.config.in_channels} channels, the codec gives another number"
-            )
+        codec = load_codec(config.codec, folder, folder / "dm")
+        check_fit(base, codec, config, folder / "dm")
         with torch.device("meta"):
             unet = ConditionalUNet(base, config.latent_dim)
         load_strictly(unet, tensors, str(folder / WEIGHTS))
@@ -116,8 +112,9 @@ class DiffAE(GenerativeModel):
         folder = Path(folder)
         write_encoder(folder, self.encoder, self.mean, self.std, dtype)
         write_tensors(folder / WEIGHTS, {key: value.to(dtype) for key, value in self.unet.state_dict().items()})
-        kept = {key: value for key, value in self.unet.unet.config.items() if not key.startswith("_")}
-        write_text(folder / "dm" / "unet" / "config.json", json.dumps({"_class_name": "UNet2DModel", **kept}) + "\n")
+        write_network_config(self.unet.unet, folder / "dm" / "unet")
         write_text(folder / "dm" / "scheduler" / "scheduler_config.json", json.dumps(self.scheduler) + "\n")
+        if isinstance(self.codec, VAECodec):
+            self.codec.save(folder / "vae" if self.config.codec.vae == "model" else folder / "dm" / "vqvae", dtype)
         # Last, so that a folder with a configuration is a whole one.
         write_config(folder, self.config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,13 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from ditifeat.errors import ModelError
-from ditifeat.files import load_strictly, read_json, read_tensors, write_tensors, write_text
-from ditifeat.model.codec import PixelCodec
+from ditifeat.files import read_json, write_text
+from ditifeat.model.codec import PixelCodec, VAECodec
+from ditifeat.model.config import ModelConfig
+from ditifeat.model.diffusers_folder import build_from_config, read_weights, write_network
 from ditifeat.model.sampling import ddim_sample
 from ditifeat.model.schedule import NoiseSchedule, scheduler_betas
 from ditifeat.model.unet import DownPath, attention_layers, check_unet, down_path, up_path
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-# Names that diffusers gave attention's layers before 0.15; google/ddpm-* still have them.
-OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
 class DiffusionModel(nn.Module):
@@ -75,7 +71,9 @@ class DiffusionModel(nn.Module):
         """
         unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
         scheduler_folder = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
-        unet = _read_unet(unet_folder)
+        unet = read_unet_config(unet_folder)
+        read_weights(unet, unet_folder)
+        unet.eval()
         if heads is not None:
             for layer in attention_layers(unet):
                 if layer.to_q.out_features % heads:
@@ -85,19 +83,22 @@ class DiffusionModel(nn.Module):
                 layer.heads = heads
         return cls(unet, read_json(scheduler_folder / "scheduler_config.json"), codec)
 
-    def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes a diffusers folder, which `DDPMPipeline.from_pretrained` reads when the codec is pixels."""
-        config = {"_class_name": "UNet2DModel", **{k: v for k, v in self.unet.config.items() if not k.startswith("_")}}
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32, *, vae: bool = True) -> None:
+        """Writes a diffusers folder, which `DDPMPipeline` reads over pixels, and `LDMPipeline` over a VAE's latents.
+
+        Args:
+            folder: the folder.
+            dtype: of the weights.
+            vae: whether the VAE of a DM over latents is written beside the U-Net.
+        """
+        parts = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
+        write_network(self.unet, folder / "unet", dtype)
         scheduler = {"_class_name": "DDPMScheduler", **DDPMScheduler.from_config(self.scheduler).config}
-        index = {
-            "_class_name": "DDPMPipeline",
-            "scheduler": ["diffusers", "DDPMScheduler"],
-            "unet": ["diffusers", "UNet2DModel"],
-        }
-        tensors = {key: value.to(dtype) for key, value in self.unet.state_dict().items()}
-        write_tensors(folder / "unet" / WEIGHTS, tensors, {"format": "pt"})
-        write_text(folder / "unet" / "config.json", json.dumps(config, indent=2) + "\n")
         write_text(folder / "scheduler" / "scheduler_config.json", json.dumps(dict(scheduler), indent=2) + "\n")
+        if vae and isinstance(self.codec, VAECodec):
+            self.codec.save(folder / "vqvae", dtype)  # the name that LDMPipeline gives any of them
+            parts["vqvae"] = ["diffusers", type(self.codec.vae).__name__]
+        index = {"_class_name": "LDMPipeline" if "vqvae" in parts else "DDPMPipeline", **parts}
         write_text(folder / "model_index.json", json.dumps(index, indent=2) + "\n")
 
 
@@ -107,43 +108,24 @@ def read_unet_config(folder: Path) -> UNet2DModel:
     Raises:
         ModelError: for a configuration that is no unconditional DDPM's.
     """
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or config.get("_class_name", "UNet2DModel") != "UNet2DModel":
-        raise ModelError(f"{folder}/config.json: is not the configuration of a UNet2DModel")
-    known = inspect.signature(UNet2DModel.__init__).parameters
-    values = {key: value for key, value in config.items() if not key.startswith("_")}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ModelError(f"{folder}/config.json: unknown key {', '.join(unknown)}")
-    _check_bounds(values, f"{folder}/config.json")
-    try:
-        with torch.device("meta"):
-            unet = UNet2DModel(**values)
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError, RuntimeError) as error:
-        raise ModelError(f"{folder}/config.json: diffusers cannot build it ({error})") from error
+    unet: UNet2DModel = build_from_config(folder, {"UNet2DModel": UNet2DModel})
     check_unet(unet)
     return unet
 
 
-def _read_unet(folder: Path) -> UNet2DModel:
-    unet = read_unet_config(folder)
-    if not (folder / WEIGHTS).exists():
-        raise ModelError(f"{folder / WEIGHTS}: there is no such file; weights other than safetensors are never read")
-    tensors, _ = read_tensors(folder / WEIGHTS)
-    for old, new in OLD_ATTENTION.items():
-        tensors = {key.replace(old, new) if "attentions" in key else key: value for key, value in tensors.items()}
-    load_strictly(unet, tensors, str(folder / WEIGHTS))
-    return unet.eval()
+def check_fit(unet: UNet2DModel, codec: PixelCodec, config: ModelConfig, folder: Path) -> None:
+    """Refuses a U-Net that cannot read what the codec makes of the model's images.
 
-
-def _check_bounds(config: dict[str, Any], where: str) -> None:
-    """Numbers that a U-Net could have, before anything is built from them."""
-    channels = config.get("block_out_channels", ())
-    if not isinstance(channels, list | tuple) or len(channels) > 10:
-        raise ModelError(f"{where}: block_out_channels must list at most 10 levels")
-    numbers = {f"block_out_channels[{i}]": (c, 8192) for i, c in enumerate(channels)}
-    limits = {"in_channels": 4096, "out_channels": 4096, "layers_per_block": 32, "time_embedding_dim": 65536}
-    numbers |= {key: (config[key], limit) for key, limit in limits.items() if config.get(key) is not None}
-    for key, (value, limit) in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-            raise ModelError(f"{where}: {key} = {value!r} is not within 1..{limit}")
+    Raises:
+        ModelError: with the numbers that differ.
+    """
+    channels, side, _ = codec.shape(config.image.size)
+    if unet.config.in_channels != channels:
+        raise ModelError(
+            f"{folder}: the DM reads {unet.config.in_channels} channels, the codec {config.codec.kind} gives {channels}"
+        )
+    halved = 2 ** (len(unet.config.block_out_channels) - 1)
+    if side % halved:
+        raise ModelError(
+            f"{folder}: the DM halves its maps to 1/{halved}, which the {side} x {side} of {config.image.size} px images are not"
+        )

@@ -17,7 +17,7 @@ from ditifeat.errors import InputError, ModelError
 from ditifeat.files import load_strictly, read_tensors, write_tensors
 from ditifeat.model.codec import VAECodec, load_codec
 from ditifeat.model.config import ModelConfig, read_config, write_config
-from ditifeat.model.diffusion import DiffusionModel
+from ditifeat.model.diffusion import DiffusionModel, check_fit
 from ditifeat.model.encoders import EncoderNetwork, read_encoder, write_encoder
 from ditifeat.model.estimator import GradientEstimator
 from ditifeat.model.generative import GenerativeModel
@@ -195,11 +195,8 @@ class DiTi(GenerativeModel):
     @classmethod
     def assemble(cls, config: ModelConfig, folder: Path, dm_folder: Path) -> DiTi:
         """Reads a model whose frozen DM lies in `dm_folder`."""
-        dm = DiffusionModel.load(dm_folder, load_codec(config.codec, folder), config.dm.attention_heads)
-        if dm.unet.config.in_channels != dm.codec.shape(config.image.size)[0]:
-            raise ModelError(
-                f"{dm_folder}: reads {dm.unet.config.in_channels} channels, the codec gives another number"
-            )
+        dm = DiffusionModel.load(dm_folder, load_codec(config.codec, folder, dm_folder), config.dm.attention_heads)
+        check_fit(dm.unet, dm.codec, config, dm_folder)
         encoder, mean, std = read_encoder(folder, config.encoder, config.image.size, config.latent_dim)
         tensors, _ = read_tensors(folder / "estimator.safetensors")
         estimator = GradientEstimator(dm.unet, config.latent_dim, warm_start=True)
@@ -216,9 +213,9 @@ class DiTi(GenerativeModel):
         estimator = {key: value.to(dtype) for key, value in self.estimator.state_dict().items()}
         write_tensors(folder / "estimator.safetensors", estimator)
         if self.config.dm.repo is None:
-            self.dm.save(folder / "dm", dtype)
-        if isinstance(self.dm.codec, VAECodec):
-            self.dm.codec.vae.save_pretrained(folder / "vae")  # type: ignore[operator]
+            self.dm.save(folder / "dm", dtype, vae=self.config.codec.vae == "dm")
+        if isinstance(self.codec, VAECodec) and self.config.codec.vae == "model":
+            self.codec.save(folder / "vae", dtype)
         # Last, so that a folder with a configuration is a whole one.
         write_config(folder, self.config)
 

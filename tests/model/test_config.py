@@ -159,7 +159,8 @@ def test_encode_needs_the_encoder_s_files_alone(folder, photos):
 
 def test_flat_dm_folders_with_old_attention_names(tiny_model, tmp_path):
     """google/ddpm-* keep both configurations at the top, and attention's names of before diffusers 0.15."""
-    from ditifeat.model.diffusion import OLD_ATTENTION, DiffusionModel
+    from ditifeat.model.diffusers_folder import OLD_ATTENTION
+    from ditifeat.model.diffusion import DiffusionModel
 
     tiny_model.dm.save(tmp_path / "new")
     flat = tmp_path / "flat"

@@ -1,0 +1,105 @@
+"""Networks of diffusers' folders (`config.json`, safetensors): built without weights, every key and bound checked first."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ditifeat.errors import MissingFileError, ModelError
+from ditifeat.files import load_strictly, read_json, read_tensors, write_tensors, write_text
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+# Names that diffusers gave attention's layers before 0.15; google/ddpm-* and CompVis/ldm-* still have them.
+OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+LIMITS = {
+    "in_channels": 4096,
+    "out_channels": 4096,
+    "latent_channels": 4096,
+    "layers_per_block": 32,
+    "time_embedding_dim": 65536,
+    "norm_num_groups": 8192,
+    "num_vq_embeddings": 2**20,
+    "vq_embed_dim": 4096,
+}
+
+
+def build_from_config(folder: Path, classes: Mapping[str, type], defaults: Mapping[str, Any] | None = None) -> Any:
+    """The network that a folder's `config.json` describes, on the meta device.
+
+    Args:
+        folder: a diffusers folder.
+        classes: those that may be built, by `_class_name`; the first one where the file names none.
+        defaults: values in place of diffusers' own, for keys that the file does not say.
+
+    Raises:
+        ModelError: for another class, an unknown key, a number out of bounds, or what diffusers cannot build.
+    """
+    path = folder / "config.json"
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: is not the configuration of a network")
+    name = config.get("_class_name", next(iter(classes)))
+    if not isinstance(name, str) or name not in classes:
+        raise ModelError(f"{path}: {name!r} is not one of {', '.join(classes)}")
+    values = {**(defaults or {}), **{key: value for key, value in config.items() if not key.startswith("_")}}
+    unknown = sorted(set(values) - set(inspect.signature(classes[name].__init__).parameters))  # type: ignore[misc]
+    if unknown:
+        raise ModelError(f"{path}: unknown key {', '.join(unknown)}")
+    _check_bounds(values, str(path))
+    try:
+        with torch.device("meta"):
+            return classes[name](**values)
+    except Exception as error:  # whatever a wrong value leads to inside diffusers
+        raise ModelError(f"{path}: diffusers cannot build it ({error})") from error
+
+
+def read_weights(network: nn.Module, folder: Path) -> None:
+    """Gives a network, built on the meta device, the weights of its folder.
+
+    Raises:
+        ModelError: if they are missing, or do not fit.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise MissingFileError(f"{path}: there is no such file; weights other than safetensors are never read")
+    tensors, _ = read_tensors(path)
+    for old, new in OLD_ATTENTION.items():
+        tensors = {key.replace(old, new) if "attentions" in key else key: value for key, value in tensors.items()}
+    load_strictly(network, tensors, str(path))
+
+
+def write_network(network: nn.Module, folder: Path, dtype: torch.dtype) -> None:
+    """Writes a folder that `from_pretrained` of the network's class reads, too."""
+    tensors: dict[str, Tensor] = {key: value.to(dtype) for key, value in network.state_dict().items()}
+    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
+    write_network_config(network, folder)
+
+
+def write_network_config(network: Any, folder: Path) -> None:
+    """Writes the `config.json` of a diffusers network."""
+    kept = {key: value for key, value in network.config.items() if not key.startswith("_")}
+    write_text(folder / "config.json", json.dumps({"_class_name": type(network).__name__, **kept}, indent=2) + "\n")
+
+
+def _check_bounds(config: Mapping[str, Any], where: str) -> None:
+    """Numbers that a network could have, before anything is built from them."""
+    channels = config.get("block_out_channels", ())
+    if not isinstance(channels, list | tuple) or len(channels) > 10:
+        raise ModelError(f"{where}: block_out_channels must list at most 10 levels")
+    numbers = {f"block_out_channels[{i}]": (c, 8192) for i, c in enumerate(channels)}
+    numbers |= {key: (config[key], limit) for key, limit in LIMITS.items() if config.get(key) is not None}
+    for key, (value, limit) in numbers.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+            raise ModelError(f"{where}: {key} = {value!r} is not within 1..{limit}")
+    scale = config.get("scaling_factor", 1.0)
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not (math.isfinite(scale) and scale > 0):
+        raise ModelError(f"{where}: scaling_factor = {scale!r} must be a number above 0")
