@@ -8,6 +8,7 @@ ditifeat.edit(encoder, "me.jpg", report["Smiling"], scale=0.3).save("smile.png")
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +17,19 @@ if TYPE_CHECKING:
     from ditifeat.analysis.probe import probe
     from ditifeat.analysis.report import AttributeProbe, ProbeReport
     from ditifeat.editing.edit import edit
-    from ditifeat.encoding.encode import encode
-    from ditifeat.encoding.encoder import Encoder, load_encoder
+    from ditifeat.encoding.encoder import Encoder, encode, load_encoder
     from ditifeat.encoding.featurizer import DiTiFeaturizer
     from ditifeat.errors import DitifeatError, ImageDecodeError, InputError, ModelError, RecipeError
     from ditifeat.model.partition import TimeStepPartition
 
 __version__ = "0.1.0"
 
+# Silent unless the application turns logging on, as the command line does.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
 _HOME = {
     "load_encoder": "encoding.encoder",
-    "encode": "encoding.encode",
+    "encode": "encoding.encoder",
     "probe": "analysis.probe",
     "edit": "editing.edit",
     "Encoder": "encoding.encoder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -195,6 +196,27 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 DTYPES = ("torch.float32", "torch.float16", "torch.bfloat16")
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, 64 hex digits.
+
+    Raises:
+        MissingFileError: if it does not exist.
+        ModelError: if it cannot be read.
+
+    Example:
+        >>> from ditifeat.files import sha256
+        >>> sha256(encoder.folder / "model.safetensors") == encoder.weights
+        True
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error})") from error
 
 
 def read_json(path: Path) -> Any:

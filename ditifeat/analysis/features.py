@@ -135,8 +135,8 @@ class Features:
         Raises:
             InputError: for a query, time-steps or a count that do not fit, or a query of other weights or preprocessing.
 
-        >>> features.nearest(features[0], count=2)[0]
-        ('0.png', 0.0)
+        >>> [name for name, distance in features.nearest(features[0], count=1)]
+        ['0.png']
         >>> len(features.nearest(features[:3], time_steps=(500, 1000)))
         3
         """

@@ -116,7 +116,7 @@ class Page:
         self.reports = {
             name: report
             for name, sparse in (("all dimensions", False), ("16 dimensions", True))
-            if (report := encoder.attributes(sparse)) is not None
+            if (report := encoder.attributes(sparse=sparse)) is not None
         }
         self._folder = tempfile.TemporaryDirectory(prefix="ditifeat-")
         self._numbers = itertools.count()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -62,6 +64,17 @@ class Preprocessing:
         side = min(right - left, bottom - top)
         left, top = left + (right - left - side) // 2, top + (bottom - top - side) // 2
         return left, top, left + side, top + side
+
+    def fingerprint(self, crop: Crop = "model") -> str:
+        """Hash what decides an image's pixels: size, crop and resampling; 12 hex digits.
+
+        >>> from ditifeat.data.preprocessing import Preprocessing
+        >>> Preprocessing(64).fingerprint() == Preprocessing(64, alignment="none").fingerprint("center")
+        True
+        """
+        crop_box = self.crop if crop == "model" else (0, 0, 1, 1)
+        text = json.dumps([self.size, [float(edge) for edge in crop_box], self.resampling])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def apply(self, image: Image.Image, crop: Crop = "model") -> np.ndarray:
         """Crop and resize an RGB image to uint8 `(size, size, 3)`.

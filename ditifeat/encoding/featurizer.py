@@ -1,43 +1,64 @@
-"""The encoder as a scikit-learn transformer: pictures in, features out, in any `Pipeline`."""
+"""The encoder as a scikit-learn transformer: images in, features out, in any `Pipeline`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from functools import lru_cache
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
+from ditifeat.analysis.features import column_names
 from ditifeat.data.preprocessing import Crop
-from ditifeat.encoding.encode import encode
-from ditifeat.encoding.encoder import Encoder, load_encoder
+from ditifeat.encoding.encoder import WEIGHTS, Encoder, encode, load_encoder
+from ditifeat.errors import InputError
+
+_LOCK = Lock()  # lru_cache alone lets two threads load the same network
 
 
 @lru_cache(maxsize=4)
-def _cached_encoder(model: str | None, device: str) -> Encoder:
-    """One network a process for all clones of a transformer: a grid search makes dozens."""
+def _cached_encoder(model: str | Path | None, device: str | None, state: tuple[Any, ...]) -> Encoder:
+    """One network per process for all clones of a transformer, of which a grid search makes dozens."""
     return load_encoder(model, device=device)
 
 
-class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Features of a column of pictures: `make_pipeline(DiTiFeaturizer(), LogisticRegression())`.
+def _file_state(model: str | Path | None) -> tuple[Any, ...]:
+    """What tells whether a model folder was trained again in place: its files' number, time and size."""
+    if model is None or not os.path.isdir(model):
+        return ()  # the Hub's and the bundled files do not change
+    paths = [Path(model, name) for name in ("config.json", WEIGHTS)]
+    return tuple((s.st_ino, s.st_mtime_ns, s.st_size) for s in (path.stat() for path in paths if path.exists()))
 
-    The constructor only stores; the model is loaded at the first `transform`, once a process. Pickles hold its name.
+
+class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A scikit-learn transformer of images, or a column of their paths, to features.
+
+    The constructor only stores; the model is loaded at the first `transform`, once per process, and again if its folder was
+    trained again. Pickles hold its name.
 
     Args:
         model: as `load_encoder` takes it.
-        device: a torch device.
-        batch_size: pictures a pass.
+        device: a torch device; by default cuda, else mps, else cpu.
+        batch_size: images per batch.
         crop: "model" or "center", as in `encode`.
         time_steps: (lo, hi) for the columns of those time-steps alone; all by default.
+
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> pipeline = make_pipeline(ditifeat.DiTiFeaturizer(crop="center"), LogisticRegression())
+    >>> paths = [f"photos/{i}.png" for i in range(8)]
+    >>> pipeline.fit(paths, np.arange(8) % 2).predict(paths).shape
+    (8,)
     """
 
     def __init__(
         self,
-        model: str | None = None,
-        device: str = "cpu",
+        model: str | Path | None = None,
+        device: str | None = None,
         batch_size: int = 64,
         crop: Crop = "model",
         time_steps: tuple[int, int] | None = None,
@@ -55,24 +76,59 @@ class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.requires_fit = False
         return tags
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
     def fit(self, X: Any, y: Any = None) -> DiTiFeaturizer:
-        """Nothing is learnt."""
+        """Learn nothing: the encoder is pretrained."""
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Features `(n, d)` of pictures: paths, arrays, PIL pictures; see `ditifeat.encode`.
+        """Encode images to features `(n, d)`, one row each.
+
+        Args:
+            X: a list, array or Series of paths; a table of one such column, as `ColumnTransformer` passes it; or images, as
+                `ditifeat.encode` takes them. One string is a folder, a tar or an image.
 
         Raises:
-            ImageDecodeError, InputError: for a bad picture.
+            ImageDecodeError, InputError: for an image that cannot be decoded, several columns, or a row that is several images.
+
+        >>> ditifeat.DiTiFeaturizer(crop="center").transform("photos/").shape
+        (8, 512)
         """
-        encoder = _cached_encoder(self.model, self.device)
-        # Object arrays are what scikit-learn makes of lists of paths when it splits them.
-        images = list(X) if isinstance(X, Sequence) or getattr(X, "ndim", 0) == 1 else X
-        features = encode(encoder, images, batch_size=self.batch_size, crop=self.crop)
-        return features.array if self.time_steps is None else features.time_steps(*self.time_steps)
+        features = encode(self._encoder(), _column(X), batch_size=self.batch_size, crop=self.crop)
+        if (
+            not isinstance(X, str | os.PathLike)
+            and hasattr(X, "__len__")
+            and features.ndim == 2
+            and len(features) != len(X)
+        ):
+            raise InputError(f"{len(X)} rows hold {len(features)} images; each row must be one image")
+        columns = features.array if self.time_steps is None else features.time_steps(*self.time_steps)
+        return np.atleast_2d(columns)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """`s07_d034`: subset 7, dimension 34."""
-        partition = _cached_encoder(self.model, self.device).partition
-        names = np.array([f"s{s:02d}_d{d:03d}" for d, s in enumerate(partition.subset_of_dim)], dtype=object)
+        """Name the columns: `s07_d034` is dimension 34, of subset 7."""
+        partition = self._encoder().partition
+        names = np.array(column_names(partition), dtype=object)
         return names if self.time_steps is None else names[partition.dims_of_time_steps(*self.time_steps)]
+
+    def _encoder(self) -> Encoder:
+        with _LOCK:
+            return _cached_encoder(self.model, self.device, _file_state(self.model))
+
+
+def _column(X: Any) -> Any:
+    """The images of a table's only column; anything else as it is.
+
+    Raises:
+        InputError: for a table of several columns, with their names.
+    """
+    if not hasattr(X, "columns"):
+        return X
+    names = [str(name) for name in X.columns]
+    if len(names) != 1:
+        raise InputError(
+            f"a table with columns {', '.join(names) or 'none'}: pass the one with the images, as X[[name]]"
+        )
+    return X[X.columns[0]]

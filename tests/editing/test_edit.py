@@ -38,48 +38,48 @@ def test_subset_edit_changes_its_subsets_alone():
 
 
 def test_strength_zero_is_the_reconstruction(tiny_encoder):
-    picture = make_picture(width=32, height=32)
-    same = ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), scale=0.0, steps=10)
-    by_reference = ditifeat.edit(tiny_encoder, picture, reference=make_picture(1), scale=0.0, steps=10)
+    image = make_picture(width=32, height=32)
+    same = ditifeat.edit(tiny_encoder, image, direction(tiny_encoder), scale=0.0, steps=10)
+    by_reference = ditifeat.edit(tiny_encoder, image, reference=make_picture(1), scale=0.0, steps=10)
     model = tiny_encoder.model
-    x_0 = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    x_0 = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 127.5 - 1
     z = tiny_encoder(x_0)
     x_T = model.invert(x_0, z, 10, "fixed_point")
     again = to_pixels(model.sample(x_T, z, 10, solver="fixed_point"))[0]
     assert difference(same, again) < 0.1 and difference(by_reference, again) < 0.1
 
 
-def test_strength_changes_the_picture_more_and_more(tiny_encoder):
-    picture = make_picture()
-    edited = [ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), scale=s, steps=10) for s in (0.0, 0.5, 2.0)]
+def test_strength_changes_the_image_more_and_more(tiny_encoder):
+    image = make_picture()
+    edited = [ditifeat.edit(tiny_encoder, image, direction(tiny_encoder), scale=s, steps=10) for s in (0.0, 0.5, 2.0)]
     assert 0 < difference(edited[0], edited[1]) < difference(edited[0], edited[2])
 
 
 def test_a_path_of_strengths_shares_one_inversion(tiny_encoder, monkeypatch):
-    pictures, attribute = [make_picture(0), make_picture(1)], direction(tiny_encoder)
-    alone = [ditifeat.edit(tiny_encoder, picture, attribute, scale=2.0, steps=5) for picture in pictures]
+    images, attribute = [make_picture(0), make_picture(1)], direction(tiny_encoder)
+    alone = [ditifeat.edit(tiny_encoder, image, attribute, scale=2.0, steps=5) for image in images]
     calls = []
     invert = type(tiny_encoder.model).invert
     monkeypatch.setattr(type(tiny_encoder.model), "invert", lambda *a, **k: calls.append(1) or invert(*a, **k))
-    paths = ditifeat.edit(tiny_encoder, pictures, attribute, scale=[-1.0, 0.0, 2.0], steps=5)
+    paths = ditifeat.edit(tiny_encoder, images, attribute, scale=[-1.0, 0.0, 2.0], steps=5)
     assert len(calls) == 1 and [len(path) for path in paths] == [3, 3]
     assert all(difference(path[2], one) < 0.1 for path, one in zip(paths, alone, strict=True))
-    one = ditifeat.edit(tiny_encoder, pictures[0], reference=pictures[1], scale=[0.0, 1.0], steps=5)
+    one = ditifeat.edit(tiny_encoder, images[0], reference=images[1], scale=[0.0, 1.0], steps=5)
     assert len(one) == 2 and isinstance(one[0], Image.Image) and difference(*one) > 0
 
 
 def test_the_published_solver(tiny_encoder):
-    picture, model = make_picture(width=32, height=32), tiny_encoder.model
-    x_0 = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    image, model = make_picture(width=32, height=32), tiny_encoder.model
+    x_0 = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 127.5 - 1
     z = tiny_encoder(x_0)
     expected = to_pixels(model.sample(model.invert(x_0, z, 10), z, 10))[0]
-    edited = ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), scale=0.0, steps=10, solver="ddim")
+    edited = ditifeat.edit(tiny_encoder, image, direction(tiny_encoder), scale=0.0, steps=10, solver="ddim")
     assert difference(edited, expected) < 0.1
     with pytest.raises(InputError, match="ddim, fixed_point"):
-        ditifeat.edit(tiny_encoder, picture, direction(tiny_encoder), solver="euler")
+        ditifeat.edit(tiny_encoder, image, direction(tiny_encoder), solver="euler")
 
 
-def test_one_picture_or_a_batch(tiny_encoder, photos):
+def test_one_image_or_a_batch(tiny_encoder, photos):
     one = ditifeat.edit(tiny_encoder, photos / "00.png", direction(tiny_encoder), steps=5)
     assert isinstance(one, Image.Image) and one.size == (32, 32)
     many = ditifeat.edit(tiny_encoder, photos, direction(tiny_encoder), steps=5, batch_size=4)
@@ -121,7 +121,7 @@ def test_plain_weights_are_a_direction(tiny_encoder):
         ({"reference": make_picture(), "subsets": range(0, 99)}, "not within"),
         ({"reference": make_picture(), "subsets": range(3, 3)}, "empty"),
         ({"reference": make_picture(), "subsets": [1, 2]}, "range"),
-        ({"reference": [make_picture()] * 2}, "one picture"),
+        ({"reference": [make_picture()] * 2}, "one image"),
         ({"reference": make_picture(), "x_T": "mix"}, "keep, slerp, swap"),
     ],
 )

@@ -11,11 +11,11 @@ from tests.conftest import method_recipe, random_model
 def test_rows_are_what_their_titles_say(tiny_encoder, photos):
     rows = lost(tiny_encoder, photos / "00.png", (0, 400, 999))
     assert [row.shape for row in rows.values()] == [(3, 32, 32, 3)] * 3
-    picture = next(batches(photos / "00.png", tiny_encoder.config.image, 1))[1][0].astype(int)
-    assert np.abs(rows["with noise"][0] - picture).mean() < 3  # nearly no noise yet
-    assert np.abs(rows["with noise"][2] - picture).mean() > 30
+    image = next(batches(photos / "00.png", tiny_encoder.config.image, 1))[1][0].astype(int)
+    assert np.abs(rows["with noise"][0] - image).mean() < 3  # nearly no noise yet
+    assert np.abs(rows["with noise"][2] - image).mean() > 30
     model = tiny_encoder.model
-    x_0 = load_images(picture[None].astype(np.uint8))
+    x_0 = load_images(image[None].astype(np.uint8))
     noise = torch.randn(model.noise_shape, generator=torch.Generator().manual_seed(0))[None]
     t = torch.tensor([400])
     alpha_bar = model.dm.schedule.alpha_bar[400]
@@ -31,7 +31,7 @@ def test_rows_are_what_their_titles_say(tiny_encoder, photos):
 def test_what_does_not_fit_is_refused(tiny_encoder, photos, tmp_path):
     with pytest.raises(ditifeat.InputError, match=r"0\.\.999"):
         lost(tiny_encoder, photos / "00.png", (1000,))
-    with pytest.raises(ditifeat.InputError, match="one picture"):
+    with pytest.raises(ditifeat.InputError, match="one image"):
         lost(tiny_encoder, photos)
     from ditifeat.train.recipe import model_config
     from ditifeat.train.tasks.diffae import build_diffae

@@ -271,7 +271,10 @@ def test_a_whole_run(photos, tmp_path, few_steps):
     folder = train(recipe, photos, tmp_path / "run", labels=labels)
     encoder = ditifeat.load_encoder(folder)
     assert list(encoder.attributes()) == ["bright", "number"]
-    assert max((attribute.weights != 0).sum() for attribute in map(encoder.attributes(True).__getitem__, labels)) <= 16
+    assert (
+        max((attribute.weights != 0).sum() for attribute in map(encoder.attributes(sparse=True).__getitem__, labels))
+        <= 16
+    )
     assert sorted(p.name for p in folder.iterdir()) == [
         "README.md", "attributes-sparse.safetensors", "attributes.safetensors", "config.json", "dm",
         "estimator.safetensors", "evaluation.json", "model.safetensors",
