@@ -7,7 +7,6 @@ from sklearn.metrics import roc_auc_score
 
 from ditifeat import InputError
 from ditifeat.analysis.metrics import dci, kernel_distance, mse, ssim, tad
-from ditifeat.benchmark.scores import NEIGHBOURS, nearest_mean_ap
 
 
 def test_mse_is_on_the_scale_of_papers():
@@ -103,19 +102,3 @@ def test_impossible_inputs_are_refused():
         dci(-np.eye(3))
     with pytest.raises(InputError, match="labels of shape"):
         tad(np.zeros((4, 2)), np.zeros((3, 2)))
-
-
-def test_ap_of_the_nearest_against_a_naive_loop():
-    from sklearn.metrics import average_precision_score
-
-    rng = np.random.default_rng(0)
-    codes = rng.normal(size=(260, 3))
-    binary = np.stack([codes[:, 0] + rng.normal(size=260) > 0, codes[:, 1] > 9], axis=1).astype(float)
-    shares = []
-    for row in codes[200:]:
-        order = np.argsort([np.linalg.norm(row - other) for other in codes[:200]])
-        shares.append(np.mean([binary[i, 0] for i in order[:NEIGHBOURS]]))
-    # Nobody has the second attribute: it is left out.
-    expected = average_precision_score(binary[200:, 0], shares)
-    assert nearest_mean_ap(codes, binary, 200) == pytest.approx(expected, abs=1e-9)
-    assert expected > binary[200:, 0].mean() + 0.2
