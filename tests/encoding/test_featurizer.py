@@ -136,7 +136,7 @@ def test_set_output_and_names(featurizer, paths):
     some = DiTiFeaturizer(featurizer.model, time_steps=(250, 500)).set_output(transform="pandas").transform(paths)
     assert list(some.columns) == list(frame.columns[8:16])
     assert np.allclose(some, frame.iloc[:, 8:16])
-    with pytest.raises(InputError, match="no dimension"):
+    with pytest.raises(InputError, match="no subset"):
         DiTiFeaturizer(featurizer.model, time_steps=(1, 2)).transform(paths)
 
 
