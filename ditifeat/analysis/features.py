@@ -100,7 +100,7 @@ class Features:
         >>> features.time_steps(0, 50).shape
         (8, 10)
         """
-        return self._columns(self.partition.dims_of_time_steps(lo, hi), f"time-steps {lo}..{hi}")
+        return self.array[..., self.partition.dims_of_time_steps(lo, hi)]
 
     def subsets(self, lo: int, hi: int) -> np.ndarray:
         """Select the columns of subsets `lo..hi-1`: `(n, m)`, a view.
@@ -111,12 +111,7 @@ class Features:
         >>> features.subsets(0, 64).shape
         (8, 512)
         """
-        return self._columns(self.partition.dims_of_subsets(lo, hi), f"subsets {lo}..{hi}")
-
-    def _columns(self, dims: slice, what: str) -> np.ndarray:
-        if dims.start >= dims.stop:
-            raise InputError(f"{what}: no dimension belongs to them; the partition has {self.partition.k} subsets")
-        return self.array[..., dims]
+        return self.array[..., self.partition.dims_of_subsets(lo, hi)]
 
     def nearest(self, query: Any, *, time_steps: tuple[int, int] | None = None, count: int = 5) -> list[Any]:
         """Find the rows nearest to one code or several, in all dimensions or in those of a range of time-steps.

@@ -119,7 +119,7 @@ def test_plain_weights_are_a_direction(tiny_encoder):
         ({"direction": np.ones(32), "scale": []}, "finite"),
         ({"direction": np.ones(32), "steps": 0}, "steps = 0"),
         ({"reference": make_picture(), "subsets": range(0, 99)}, "not within"),
-        ({"reference": make_picture(), "subsets": range(3, 3)}, "empty"),
+        ({"reference": make_picture(), "subsets": range(3, 3)}, "hold nothing"),
         ({"reference": make_picture(), "subsets": [1, 2]}, "range"),
         ({"reference": [make_picture()] * 2}, "one image"),
         ({"reference": make_picture(), "x_T": "mix"}, "keep, slerp, swap"),
