@@ -1,4 +1,4 @@
-"""Counterfactuals: the same picture with one attribute, or one range of time-steps, changed (DiTi section 5.2)."""
+"""Counterfactuals: the same image with one attribute, or one range of time-steps, changed (DiTi section 5.2)."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ def edit(
     batch_size: int = 16,
     crop: Crop = "model",
 ) -> Any:
-    """Pictures with an attribute, or the subsets of a reference picture, put in; the rest kept.
+    """Pictures with an attribute, or the subsets of a reference image, put in; the rest kept.
 
-    Each picture is inverted to its `x_T` select_prefix its own code, the code is changed, and `x_T` is sampled select_prefix it. At
+    Each image is inverted to its `x_T` under its own code, the code is changed, and `x_T` is sampled under it. At
     `scale=0` that is the reconstruction.
 
     Args:
@@ -99,28 +99,28 @@ def edit(
         direction: an attribute, `report["Smiling"]`; or a probe's weights `(d,)` on codes standardised with the
             encoder's own `mean` and `std`.
         scale: how far. For an attribute the s of DESIGN's attribute edit, 0.3 by default, negative for its contrary; for a
-            reference its share, 1 by default. A sequence of them is a path: its pictures share one inversion.
-        reference: a picture whose subsets are taken, in place of `direction`.
+            reference its share, 1 by default. A sequence of them is a path: its images share one inversion.
+        reference: an image whose subsets are taken, in place of `direction`.
         subsets: which subsets, a range of step 1; all by default.
-        x_T: "keep" the picture's own, "slerp" towards the reference's by `scale` (the published interpolation), or
+        x_T: "keep" the image's own, "slerp" towards the reference's by `scale` (the published interpolation), or
             "swap" for the reference's.
         steps: of inversion and of sampling, each an evaluation of the networks.
         solver: "fixed_point", whose reconstruction is close in few steps, or the published "ddim"
             (`ditifeat.generative.GenerativeModel`).
-        batch_size: pictures at a time.
+        batch_size: images at a time.
         crop: as in `encode`.
 
     Returns:
-        An RGB picture of the model's size; a list of them unless `images` is a single picture. For a sequence of scales each
-        of these is a list, one picture a scale.
+        An RGB image of the model's size; a list of them unless `images` is a single image. For a sequence of scales each
+        of these is a list, one image a scale.
 
     Raises:
-        ImageDecodeError, InputError, ModelError: for pictures, arguments or weights that do not fit.
+        ImageDecodeError, InputError, ModelError: for images, arguments or weights that do not fit.
     """
     if (direction is None) == (reference is None):
-        raise InputError("give either a direction (an attribute) or a reference picture")
+        raise InputError("give either a direction (an attribute) or a reference image")
     if direction is not None and (subsets is not None or x_T != "keep"):
-        raise InputError("subsets and x_T belong to a reference picture, not to a direction")
+        raise InputError("subsets and x_T belong to a reference image, not to a direction")
     if x_T not in ("keep", "slerp", "swap"):
         raise InputError(f"x_T = {x_T!r} is not one of keep, slerp, swap")
     scales = _scales(scale, 0.3 if direction is not None else 1.0)
@@ -193,7 +193,7 @@ def _reference(
     """The reference's code `(1, d)` and its `x_T` `(1, C, h, w)`, which only some edits need."""
     found = [rows for _, rows in batches(reference, encoder.config.image, 2, crop)]
     if len(found) != 1 or len(found[0]) != 1:
-        raise InputError("the reference must be one picture")
+        raise InputError("the reference must be one image")
     x_0 = load_images(found[0], encoder.device)
     z = encoder(x_0)
     return z, encoder.model.invert(x_0, z, steps, solver) if x_T != "keep" else torch.empty(0)

@@ -1,4 +1,4 @@
-"""What is lost at which time-step: a picture on a ladder of noise, and what comes back (DiTi, figure 1b)."""
+"""What is lost at which time-step: an image on a ladder of noise, and what comes back (DiTi, figure 1b)."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ LADDER = (50, 100, 200, 300, 400, 500, 700, 900)
 def lost(
     encoder: Encoder, image: Any, time_steps: Sequence[int] = LADDER, *, crop: Crop = "model", seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """One picture with the noise of each time-step, and single-step guesses of the picture from it.
+    """One image with the noise of each time-step, and single-step guesses of the image from it.
 
     Args:
         encoder: a DiTi or PDAE model's.
-        image: one picture, as `encode` takes it.
+        image: one image, as `encode` takes it.
         time_steps: in `[0, T)`.
         crop: as in `encode`.
         seed: of the noise, which all time-steps share.
 
     Returns:
-        Rows of uint8 pictures `(len(time_steps), S, S, 3)` by their titles: "with noise", "the frozen DM" (its `x_0_hat`:
-        what is missing is lost at that time-step) and "with the code" (`x_0_hat` select_prefix the cumulative code).
+        Rows of uint8 images `(len(time_steps), S, S, 3)` by their titles: "with noise", "the frozen DM" (its `x_0_hat`:
+        what is missing is lost at that time-step) and "with the code" (`x_0_hat` under the cumulative code).
 
     Raises:
-        ImageDecodeError, InputError, ModelError: for a picture, time-steps or a model that do not fit.
+        ImageDecodeError, InputError, ModelError: for an image, time-steps or a model that do not fit.
     """
     from ditifeat.model.diti import DiTi
 
@@ -49,7 +49,7 @@ def lost(
         raise InputError(f"time-steps {steps} must be some within 0..{model.partition.num_time_steps - 1}")
     found = [rows for _, rows in batches(image, encoder.config.image, 2, crop)]
     if len(found) != 1 or len(found[0]) != 1:
-        raise InputError("the ladder shows one picture at a time")
+        raise InputError("what is lost is shown of one image at a time")
     x_0 = load_images(found[0], encoder.device)
     z = encoder(x_0).expand(len(steps), -1)
     t = torch.tensor(steps, device=encoder.device)
