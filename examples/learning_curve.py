@@ -37,7 +37,7 @@ def codes(recipe, checkpoint: Path, split: Split) -> tuple[str, int, np.ndarray]
         return f"{recipe.name}, DM's down path", step * recipe.dm.optimiser.batch, z
     encoder = build_encoder(recipe.encoder_spec, recipe.image.size, recipe.partition.d)
     load_strictly(encoder, select_prefix(tensors, "averaged.encoder."), str(checkpoint))
-    return recipe.name, step * getattr(recipe, recipe.method).optimiser.batch, in_batches(encoder.eval(), split.images)
+    return recipe.name, step * recipe.section.optimiser.batch, in_batches(encoder.eval(), split.images)
 
 
 def whitened(z: np.ndarray, train: np.ndarray) -> np.ndarray:

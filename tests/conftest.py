@@ -16,7 +16,10 @@ from ditifeat.model.codec import CodecSpec
 from ditifeat.model.config import DMReference
 from ditifeat.model.encoders import EncoderSpec
 from ditifeat.model.partition import TimeStepPartition
-from ditifeat.train.recipe import ContrastiveRecipe, DiffAERecipe, DiTiRecipe, DMRecipe, Optimiser, Recipe, UNetSpec
+from ditifeat.train.recipe import DMRecipe, Optimiser, Recipe, UNetSpec
+from ditifeat.train.tasks.contrastive import ContrastiveRecipe
+from ditifeat.train.tasks.diffae import DiffAERecipe
+from ditifeat.train.tasks.diti import DiTiRecipe
 
 
 def tiny_recipe(**changes):
@@ -28,7 +31,8 @@ def tiny_recipe(**changes):
         "partition": TimeStepPartition(8, 32),
         "encoder": EncoderSpec((32, 32), attention=(1,), heads=2),
         "dm": DMRecipe(UNetSpec((32, 32), layers=1, head_dim=16), Optimiser(80, batch=4, lr=1e-3, ema=0.5)),
-        "diti": DiTiRecipe(Optimiser(80, batch=4, lr=1e-3, ema=0.5), warm_start=True),
+        "method": "diti",
+        "section": DiTiRecipe(Optimiser(80, batch=4, lr=1e-3, ema=0.5), warm_start=True),
     }
     return Recipe(**{**values, **changes})
 
@@ -40,10 +44,11 @@ def method_recipe(method, **changes):
         return tiny_recipe(name="pdae", partition=one, **changes)
     if method == "diffae":
         dm = DMRecipe(UNetSpec((32, 32), layers=1, head_dim=16), prediction="sample")
-        return tiny_recipe(name="diffae", partition=one, dm=dm, diti=None, diffae=DiffAERecipe(optimiser), **changes)
+        section = DiffAERecipe(optimiser)
+        return tiny_recipe(name="diffae", partition=one, dm=dm, method="diffae", section=section, **changes)
     loss = "nt_xent" if method == "simclr" else "simsiam"
     section = ContrastiveRecipe(optimiser, loss, projection=8)
-    return tiny_recipe(name=method, partition=one, dm=None, diti=None, contrastive=section, **changes)
+    return tiny_recipe(name=method, partition=one, dm=None, method="contrastive", section=section, **changes)
 
 
 def random_model(recipe):

@@ -15,9 +15,14 @@ from ditifeat.benchmark.split import Split, in_batches
 from ditifeat.data.batches import load_images
 from ditifeat.errors import ModelError
 from ditifeat.model.diffusion import DiffusionModel
-from ditifeat.model.diti import DiTi, Weighting
+from ditifeat.model.diti import DiTi
 from ditifeat.model.encoders import EncoderNetwork, build_encoder
-from ditifeat.train.initialise import STARTED_ON, encoder_from_dm, initialise_error_predictive, initialise_white
+from ditifeat.train.initialise import (
+    INITIALISATION_IMAGES,
+    initialise_error_predictive,
+    initialise_from_dm,
+    initialise_whitened,
+)
 
 DDAE_TIME_STEPS = (50, 150, 300)
 
@@ -55,9 +60,7 @@ def random_encoder(model: DiTi, split: Split, initialisation: Initialisation = "
     return _initialised_codes(_build(model), model, split, initialisation)
 
 
-def down_path(
-    model: DiTi, split: Split, initialisation: Initialisation, weighting: Weighting = "published"
-) -> np.ndarray:
+def down_path(model: DiTi, split: Split, initialisation: Initialisation, weighting: str = "published") -> np.ndarray:
     """Codes of the frozen DM's down path, before any training of the encoder.
 
     Args:
@@ -70,7 +73,7 @@ def down_path(
         RecipeError: if the encoder's layers are not those of the DM.
     """
     encoder = _build(model)
-    encoder_from_dm(encoder, model.config.encoder, model.dm)
+    initialise_from_dm(encoder, model.config.encoder, model.dm)
     return _initialised_codes(encoder, model, split, initialisation, weighting)
 
 
@@ -86,12 +89,12 @@ def _initialised_codes(
     model: DiTi,
     split: Split,
     initialisation: Initialisation,
-    weighting: Weighting = "published",
+    weighting: str = "published",
 ) -> np.ndarray:
     device = model.mean.device
-    images = load_images(split.images[np.flatnonzero(split.train)[:STARTED_ON]], device)
+    images = load_images(split.images[np.flatnonzero(split.train)[:INITIALISATION_IMAGES]], device)
     if initialisation == "whitened":
-        initialise_white(encoder, images)
+        initialise_whitened(encoder, images)
     elif initialisation == "error_predictive":
         initialise_error_predictive(DiTi(model.config, model.dm, encoder, model.estimator), images, weighting)
     return in_batches(encoder, split.images, device)

@@ -61,17 +61,6 @@ class DiffAE(GenerativeModel):
         self.register_buffer("mean", torch.zeros(config.latent_dim))
         self.register_buffer("std", torch.ones(config.latent_dim))
 
-    def losses(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Squared error of the picture per image `(B,)`, weighted as the DM's (`ditifeat.train.dm`): min(SNR + 1, 6).
-
-        The published loss is that of the noise; this one is the bundled DM's, so that the systems compare.
-        """
-        target = self.codec.encode(x_0)
-        x_t = self.schedule.add_noise(target, noise, t)
-        output = self.schedule.to_image(self.unet(x_t, t, self.encoder(x_0)), x_t, t)
-        weight = self.schedule.v_weight[t] * self.schedule.alpha_bar[t] / (1 - self.schedule.alpha_bar[t])
-        return weight * (output - target).square().mean((1, 2, 3))
-
     @torch.no_grad()
     def noise(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """The noise that the DM sees in `x_t` `(B, C, h, w)` under the code `z` `(B, d)`."""

@@ -27,7 +27,14 @@ from ditifeat.model.unet import DownPath
 
 Detach = Literal["off", "on", "both"]
 
-Weighting = Literal["published", "v", "relative"]
+# Weights `(B,)` of squared errors of the noise, given the schedule, the time-steps `(B,)` and the frozen DM's errors `(B,)`.
+WEIGHTINGS: dict[str, Callable[[NoiseSchedule, Tensor, Tensor], Tensor]] = {
+    "published": lambda schedule, t, frozen: schedule.loss_weight[t],  # w_t
+    # All time-steps' errors of v alike, capped.
+    "v": lambda schedule, t, frozen: schedule.v_weight[t],
+    # Each image's error as a share of the frozen DM's: all time-steps count alike, also where most of it is unpredictable.
+    "relative": lambda schedule, t, frozen: 1 / frozen.clamp(min=1e-12),
+}
 
 Coefficient = Literal["published", "trained"]
 
@@ -134,13 +141,9 @@ class DiTi(GenerativeModel):
         return frozen - self.schedule.at("sigma", t) * shift
 
     def losses(
-        self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off", weighting: Weighting = "published"
+        self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off", weighting: str = "published"
     ) -> Losses:
-        """Losses per image; see `loss`.
-
-        `weighting` in place of `w_t`: "v" weighs all time-steps' errors of v alike (capped); "relative" takes each picture's
-        error as a share of the frozen DM's, so that all time-steps count alike, and what nobody can predict drowns none.
-        """
+        """Losses per image; see `loss`. `weighting`, one of `WEIGHTINGS`, takes the place of `w_t`."""
         if detach not in ("off", "on", "both"):
             raise InputError(f"detach = {detach!r} is not one of off, on, both")
         schedule = self.dm.schedule
@@ -220,8 +223,12 @@ class DiTi(GenerativeModel):
         write_config(folder, self.config)
 
 
-def error_weight(schedule: NoiseSchedule, weighting: Weighting, t: Tensor, frozen: Tensor) -> Tensor:
-    """Weights `(B,)` of squared errors of the noise at `t`; `frozen` `(B,)` are the frozen DM's."""
-    if weighting == "relative":
-        return 1 / frozen.clamp(min=1e-12)
-    return (schedule.loss_weight if weighting == "published" else schedule.v_weight)[t]
+def error_weight(schedule: NoiseSchedule, weighting: str, t: Tensor, frozen: Tensor) -> Tensor:
+    """Return the weights `(B,)` of squared errors of the noise at `t`; `frozen` `(B,)` are the frozen DM's.
+
+    Raises:
+        InputError: for an unknown weighting.
+    """
+    if weighting not in WEIGHTINGS:
+        raise InputError(f"weighting = {weighting!r} is not one of {', '.join(WEIGHTINGS)}")
+    return WEIGHTINGS[weighting](schedule, t, frozen)

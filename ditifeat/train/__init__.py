@@ -1,4 +1,4 @@
-"""The trainer: from a folder of pictures to a finished artefact. Never imported by the modules above it.
+"""The trainer: from a folder of images to a finished model folder.
 
 `ditifeat train RECIPE --data FOLDER --out RUN`, `accelerate launch -m ditifeat.train RECIPE ...`, or `train()` here.
 """
@@ -21,27 +21,36 @@ def train(
     labels: Any = None,
     resume: bool = False,
     seed: int | None = None,
-    images: int | None = None,
+    images: float | None = None,
+    progress: bool = False,
 ) -> Path:
-    """Trains the DM (or takes one), then encoder and estimator; evaluates; writes the artefact and its card.
+    """Train the DM (or take one), then encoder and estimator; evaluate; write the model folder and its card.
 
     Args:
         recipe: a recipe's name, a YAML file, or a `Recipe`.
-        data: a folder or tar of pictures.
+        data: a folder or tar of images.
         out: folder of the run: `data/`, `dm-run/`, `dm/`, one named after the method (`diti-run/`) and, at the end, the
-            artefact in `model/`.
+            model folder `model/`.
         dm: a frozen DM in place of the recipe's: a diffusers folder or `org/name[@revision]` on the Hub.
-        labels: of the pictures, for the evaluation; as `ditifeat.probe` takes them.
+        labels: of the images, for the evaluation; as `ditifeat.probe` takes them.
         resume: go on from the newest checkpoint in `out`.
         seed: in place of the recipe's.
-        images: pictures that the method (not the DM) sees, in place of the recipe's number.
+        images: how many images the method (not the DM) sees, in place of the recipe's number.
+        progress: show progress bars.
 
     Returns:
-        The artefact's folder.
+        The model folder.
 
     Raises:
-        RecipeError, ModelError, InputError: for a recipe, DM or pictures that do not fit; nothing is overwritten.
-    """
-    from ditifeat.train.run import run, with_overrides
+        RecipeError, ModelError, InputError: for a recipe, DM or images that do not fit; nothing is overwritten.
 
-    return run(with_overrides(recipe, dm, seed, images), Path(data), Path(out), labels, resume)
+    Example:
+        >>> from ditifeat.train import train
+        >>> train("images64", "photos", "my-run")  # doctest: +SKIP
+        PosixPath('my-run/model')
+    """
+    from ditifeat.train.pipeline import run_recipe
+    from ditifeat.train.recipe import with_overrides
+
+    changed = with_overrides(recipe, dm=dm, seed=seed, images=images)
+    return run_recipe(changed, Path(data), Path(out), labels, resume=resume, progress=progress)

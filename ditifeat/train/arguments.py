@@ -6,19 +6,19 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds a recipe, its data and what overrides it."""
+    """Add a recipe, its data and what overrides it."""
     parser.add_argument("recipe", help="a recipe's name or YAML file")
-    parser.add_argument("--data", required=True, help="a folder or .tar of pictures")
+    parser.add_argument("--data", required=True, help="a folder or .tar of images")
     parser.add_argument("--out", required=True, help="folder of the run; the model will be in OUT/model")
     parser.add_argument("--dm", help="a frozen DM to use: a diffusers folder or org/name[@revision]")
-    parser.add_argument("--labels", help="of the pictures, for the evaluation; as probe takes them")
+    parser.add_argument("--labels", help="of the images, for the evaluation; as probe takes them")
     parser.add_argument("--seed", type=int, help="in place of the recipe's")
-    parser.add_argument("--images", type=int, help="pictures that the method sees, in place of the recipe's number")
+    parser.add_argument("--images", type=float, help="images that the method sees, in place of the recipe's number")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in OUT")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Trains, and prints the model's folder."""
+    """Train, and print the model's folder."""
     from ditifeat.train import train
 
     folder = train(
@@ -30,5 +30,6 @@ def run(arguments: argparse.Namespace) -> None:
         resume=arguments.resume,
         seed=arguments.seed,
         images=arguments.images,
+        progress=True,
     )
     print(f"{folder}: the model; ditifeat info {folder}")

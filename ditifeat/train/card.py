@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
-from torch import nn
 
 from ditifeat.files import write_text
-from ditifeat.model.any_model import AnyModel
-from ditifeat.model.diffae import DiffAE
-from ditifeat.model.diti import DiTi
+from ditifeat.model.config import ModelConfig
 from ditifeat.train.recipe import Recipe
 
-START = {
+RECONSTRUCTED_FROM = {
     "inferred_x_T": "its inferred x_T",
     "fixed_point": "its inferred x_T, 20 + 20 evaluations of the fixed-point solver",
     "random_x_T": "a random x_T",
@@ -25,20 +22,20 @@ START = {
 PAPER = "https://arxiv.org/abs/2401.11430"
 
 
-def write_card(folder: Path, recipe: Recipe, model: AnyModel, evaluation: dict[str, Any]) -> None:
-    """Writes `README.md` with the Hub's metadata into a model folder, whole or not at all."""
+def write_card(folder: Path, recipe: Recipe, config: ModelConfig, evaluation: dict[str, Any]) -> None:
+    """Write `README.md` with the Hub's metadata into a model folder."""
     metadata = ModelCardData(
         license=recipe.card.license,
         library_name="ditifeat",
         pipeline_tag="image-feature-extraction",
         tags=["representation-learning", "disentanglement", "diffusion", "arxiv:2401.11430"],
     )
-    text = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(_sections(recipe, model, evaluation)) + "\n"
+    text = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(_sections(recipe, config, evaluation)) + "\n"
     write_text(folder / "README.md", text)
 
 
-def _sections(recipe: Recipe, model: AnyModel, evaluation: dict[str, Any]) -> list[str]:
-    p, image = model.partition, model.config.image
+def _sections(recipe: Recipe, config: ModelConfig, evaluation: dict[str, Any]) -> list[str]:
+    p, image = config.partition, config.image
     return [
         f"# {recipe.name}",
         f"Image features that come apart: {p.d} numbers in {p.k} subsets, each of which belongs to a range of diffusion "
@@ -46,11 +43,11 @@ def _sections(recipe: Recipe, model: AnyModel, evaluation: dict[str, Any]) -> li
         f'```python\nimport ditifeat\n\nencoder = ditifeat.load_encoder("{recipe.name}")  # a bundled name, a folder, or org/name\n'
         'features = ditifeat.encode(encoder, "photos/")\n```',
         f"**Input.** {image.size} x {image.size} pixels, cut from {image.alignment}: the box {_box(image.crop)} of the "
-        f"picture's width and height, {image.resampling} resampling.",
-        "## Training\n" + _training(recipe, model),
+        f"image's width and height, {image.resampling} resampling.",
+        "## Training\n" + _training(recipe, config),
         "## Evaluation\n" + _evaluation(evaluation),
         f"## Data and terms\n{recipe.card.data}\n\n{recipe.card.terms}",
-        "## Limits\nThe features know what the training pictures show and how they are cut; other pictures, or the same "
+        "## Limits\nThe features know what the training images show and how they are cut; other images, or the same "
         f"ones cut otherwise, get features without meaning. {recipe.card.limits}".rstrip(),
     ]
 
@@ -59,29 +56,19 @@ def _box(crop: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{edge:.4f}" for edge in crop) + ")"
 
 
-def _training(recipe: Recipe, model: AnyModel) -> str:
-    facts = model.config.training
-    rows = ["| stage | images seen | seconds | precision | parameters |", "|---|---|---|---|---|"]
-    for stage, title, networks in _stages(model):
-        images, seconds, precision = (
-            facts.get(f"{stage}_{key}", "not trained here") for key in ("images", "seconds", "precision")
-        )
-        count = sum(p.numel() for network in networks for p in network.parameters())
-        rows.append(f"| {title} | {images} | {seconds} | {precision} | {count} |")
-    section = getattr(recipe, recipe.method)
-    switches = ", ".join(f"{key} `{value}`" for key, value in asdict(section).items() if key != "optimiser")
-    return "\n".join(rows) + f"\n\nSeed {recipe.seed}, {facts['pictures']} pictures. {switches}".rstrip() + "."
-
-
-def _stages(model: AnyModel) -> list[tuple[str, str, list[nn.Module]]]:
-    if isinstance(model, DiTi):
-        return [
-            ("dm", "diffusion model", [model.dm.unet]),
-            ("diti", "encoder and estimator", [model.encoder, model.estimator]),
-        ]
-    if isinstance(model, DiffAE):
-        return [("diffae", "encoder and conditional diffusion model", [model.encoder, model.unet])]
-    return [("contrastive", "encoder", [model.encoder])]
+def _training(recipe: Recipe, config: ModelConfig) -> str:
+    facts = config.training
+    rows = ["| stage: networks | images seen | seconds | precision | parameters |", "|---|---|---|---|---|"]
+    for stage in ("dm", recipe.method):
+        if f"{stage}_networks" in facts:
+            columns = ("networks", "images", "seconds", "precision", "parameters")
+            networks, *numbers = (str(facts[f"{stage}_{column}"]) for column in columns)
+            rows.append(f"| {stage}: {networks} | " + " | ".join(numbers) + " |")
+    settings = ", ".join(f"{key} `{value}`" for key, value in asdict(recipe.section).items() if key != "optimiser")
+    about = f"Seed {recipe.seed}, {facts['training_images']} images."
+    if recipe.dm is not None and recipe.dm.pretrained is not None:
+        about += f" The diffusion model is `{recipe.dm.pretrained}`, not trained here."
+    return "\n".join(rows) + f"\n\n{about}" + (f" {settings}." if settings else "")
 
 
 def _evaluation(evaluation: dict[str, Any]) -> str:
@@ -90,13 +77,13 @@ def _evaluation(evaluation: dict[str, Any]) -> str:
         r = evaluation["reconstruction"]
         kind = "held-out" if r["held_out"] else "training"
         lines += [
-            f"Reconstruction of {r['pictures']} {kind} pictures, {r['steps']} + {r['steps']} DDIM steps, on the scale 0..1:",
+            f"Reconstruction of {r['images']} {kind} images, {r['steps']} + {r['steps']} DDIM steps, on the scale 0..1:",
             "",
             "| from | MSE | SSIM |",
             "|---|---|---|",
         ]
         for name, value in r["mse"].items():
-            lines.append(f"| {START[name]} | {value:.3g} | {r['ssim'][name]:.3f} |")
+            lines.append(f"| {RECONSTRUCTED_FROM[name]} | {value:.3g} | {r['ssim'][name]:.3f} |")
         lines.append("")
     if "probe" in evaluation:
         found = evaluation["probe"]

@@ -1,4 +1,4 @@
-"""The pictures of a run: decoded once into one file, then read in any order."""
+"""The images of a run: decoded once into one file, then read in any order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ditifeat.data.batches import batches, load_images
@@ -16,13 +15,17 @@ from ditifeat.data.sources import sources
 from ditifeat.errors import RecipeError
 
 
-class Pictures:
-    """All pictures of a run as one memory-mapped uint8 array `(N, S, S, 3)`, with their names.
+class TrainingImages:
+    """The images of a run as one memory-mapped uint8 array `(N, S, S, 3)`, with their names.
 
-    `batch(step)` depends on the seed and the step alone, not on how many processes read or where a run was resumed.
+    Args:
+        array: the images.
+        names: of the images.
+        flip: whether each is flipped with probability 1/2 whenever it is trained on.
+        seed: of the order.
     """
 
-    def __init__(self, array: np.ndarray, names: list[str], flip: bool, seed: int):
+    def __init__(self, array: np.ndarray, names: list[str], *, flip: bool = True, seed: int = 0):
         self.array, self.names, self.flip, self.seed = array, names, flip, seed
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
@@ -31,7 +34,10 @@ class Pictures:
         return len(self.names)
 
     def indices(self, step: int, batch: int) -> np.ndarray:
-        """The pictures of a step: epochs are permutations, laid end to end."""
+        """Return which images a step sees, int64 `(batch,)`: epochs are permutations, laid end to end.
+
+        It depends on the seed and the step alone, not on what was asked for before, or by how many processes.
+        """
         positions = np.arange(step * batch, (step + 1) * batch)
         return np.array([self._shuffled(p // len(self))[p % len(self)] for p in positions.tolist()])
 
@@ -41,35 +47,31 @@ class Pictures:
             self._epoch = epoch
         return self._order
 
-    def batch(self, step: int, batch: int, generator: torch.Generator) -> Tensor:
-        """Images of a step, float32 `(batch, 3, S, S)` in [-1, 1], each flipped with probability 1/2 if asked."""
-        images = load_images(self.array[self.indices(step, batch)])
-        if not self.flip:
-            return images
-        flipped = torch.rand(batch, generator=generator) < 0.5
-        return torch.where(flipped[:, None, None, None], images.flip(-1), images)
+    def batch(self, indices: np.ndarray) -> Tensor:
+        """Return images, float32 `(B, 3, S, S)` in [-1, 1], as they lie on the disk."""
+        return load_images(self.array[indices])
 
     def first(self, count: int) -> Tensor:
-        """The first `count` images, unflipped, for previews that can be compared."""
-        return load_images(np.array(self.array[:count]))
+        """Return the first `count` images, as `batch` does, or all where there are fewer."""
+        return load_images(self.array[:count])
 
 
 def prepare(data: str | Path, preprocessing: Preprocessing, cache: Path) -> tuple[np.ndarray, list[str]]:
-    """Decodes a folder or tar of pictures into `cache` (`pictures.npy`, `pictures.json`) unless that is done.
+    """Decodes a folder or tar of images into `cache` (`images.npy`, `images.json`) unless that is done.
 
     Raises:
-        RecipeError: if there is no picture, or the cache was made from other data.
+        RecipeError: if there is no image, or the cache was made from other data.
     """
-    array_file, names_file = cache / "pictures.npy", cache / "pictures.json"
+    array_file, names_file = cache / "images.npy", cache / "images.json"
     made_from = {"data": str(Path(data).resolve()), "preprocessing": repr(preprocessing)}
     if names_file.exists():
         stored = json.loads(names_file.read_text("utf-8"))
         if stored["made_from"] != made_from:
-            raise RecipeError(f"{cache}: holds pictures made from {stored['made_from']}; use another output folder")
+            raise RecipeError(f"{cache}: holds images made from {stored['made_from']}; use another output folder")
         return np.load(array_file, mmap_mode="r"), stored["names"]
     count = sum(1 for _ in sources(data))
     if count == 0:
-        raise RecipeError(f"{data}: holds no pictures")
+        raise RecipeError(f"{data}: holds no images")
     cache.mkdir(parents=True, exist_ok=True)
     partial = array_file.with_suffix(".partial.npy")
     shape = (count, preprocessing.size, preprocessing.size, 3)

@@ -1,13 +1,13 @@
-"""What a finished model is worth, on pictures that it was not trained on."""
+"""Evaluation of a finished model on images that it was not trained on: reconstruction and linear probes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ditifeat.analysis.features import Features
 from ditifeat.analysis.metrics import mse, ssim
@@ -15,36 +15,56 @@ from ditifeat.analysis.probe import probe
 from ditifeat.analysis.report import ProbeReport
 from ditifeat.data.batches import load_images
 from ditifeat.encoding.encoder import ATTRIBUTES, SPARSE_ATTRIBUTES
-from ditifeat.model.any_model import AnyModel
-from ditifeat.model.diffae import DiffAE
+from ditifeat.model.config import ModelConfig
 from ditifeat.model.diti import DiTi
-from ditifeat.model.encoder_only import EncoderOnly
+from ditifeat.model.generative import GenerativeModel
+from ditifeat.model.partition import TimeStepPartition
 
-RECONSTRUCTED = 16
+RECONSTRUCTED = 16  # images
 
 STEPS = 100
 
-FEW = 20  # evaluations each way of the fixed-point solver
+FIXED_POINT_STEPS = 20  # evaluations each way
 
-SPARSE = 16  # dimensions an attribute, as the paper's sparse edits
+SPARSE = 16  # dimensions per attribute, as the paper's sparse edits
+
+
+class TrainedModel(Protocol):
+    """What every model that training makes has, whatever its method."""
+
+    config: ModelConfig
+    partition: TimeStepPartition
+    encoder: nn.Module
+    mean: Tensor
+    std: Tensor
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model folder."""
 
 
 @torch.no_grad()
-def encode_rows(model: AnyModel, array: np.ndarray, names: list[str]) -> Features:
-    """Features of preprocessed pictures, uint8 `(N, S, S, 3)`."""
+def encode_rows(model: TrainedModel, array: np.ndarray, names: list[str]) -> Features:
+    """Encode preprocessed images, uint8 `(N, S, S, 3)`, to features `(N, d)`."""
     device = model.mean.device
     rows = [model.encoder(load_images(array[i : i + 256], device)).float().cpu() for i in range(0, len(array), 256)]
     return Features(torch.cat(rows).numpy(), tuple(names), model.partition, model.config.name)
 
 
 @torch.no_grad()
-def reconstruction(model: DiTi | DiffAE, images: Tensor, steps: int = STEPS) -> dict[str, dict[str, float]]:
-    """MSE and SSIM (scale 0..1) of images from their inferred `x_T`, from a random one, and by the frozen DM alone."""
+def reconstruction(model: Any, images: Tensor, steps: int = STEPS) -> dict[str, dict[str, float]]:
+    """Measure MSE and SSIM (scale 0..1) of images from their inferred `x_T`, from a random one, and by the frozen DM alone.
+
+    Args:
+        model: a `GenerativeModel` with an encoder.
+        images: `(B, 3, S, S)` in [-1, 1], on the model's device.
+        steps: of DDIM inversion, and again of sampling.
+    """
     z = model.encoder(images)
     x_T = torch.randn((len(images), *model.noise_shape), generator=torch.Generator().manual_seed(0)).to(images.device)
+    few = FIXED_POINT_STEPS
     made = {
         "inferred_x_T": model.sample(model.invert(images, z, steps), z, steps),
-        "fixed_point": model.sample(model.invert(images, z, FEW, "fixed_point"), z, FEW, solver="fixed_point"),
+        "fixed_point": model.sample(model.invert(images, z, few, "fixed_point"), z, few, solver="fixed_point"),
         "random_x_T": model.sample(x_T, z, steps),
     }
     if isinstance(model, DiTi):
@@ -56,25 +76,25 @@ def reconstruction(model: DiTi | DiffAE, images: Tensor, steps: int = STEPS) -> 
 
 
 def evaluate(
-    model: AnyModel, array: np.ndarray, names: list[str], count: int, folder: Path, labels: Any = None
+    model: TrainedModel, array: np.ndarray, names: list[str], count: int, folder: Path, labels: Any = None
 ) -> dict[str, Any]:
-    """Reconstruction error on held-out pictures (the first ones where none are held out), and the probe's scores.
+    """Measure the reconstruction error on held-out images (the first ones where none are held out), and probe the codes.
 
     The probe, and a sparse one, are put into the model's folder: directions to edit along.
 
     Args:
         model: the finished model.
-        array: all pictures, uint8 `(N, S, S, 3)`.
-        names: their names.
-        count: the first so many were trained on, and train the probe; the others test it.
+        array: all images, uint8 `(N, S, S, 3)`.
+        names: of the images.
+        count: the first `count` were trained on, and train the probe; the others test it.
         folder: the model's.
-        labels: as `ditifeat.probe` takes them; without them, or without held-out pictures, nothing is probed.
+        labels: as `ditifeat.probe` takes them; without them, or without held-out images, nothing is probed.
     """
     held_out = array[count : count + RECONSTRUCTED] if count < len(array) else array[:RECONSTRUCTED]
     result: dict[str, Any] = {}
-    if not isinstance(model, EncoderOnly):
+    if isinstance(model, GenerativeModel):
         images = load_images(held_out, model.mean.device)
-        about = {"pictures": len(images), "held_out": count < len(array), "steps": STEPS}
+        about = {"images": len(images), "held_out": count < len(array), "steps": STEPS}
         result["reconstruction"] = about | reconstruction(model, images, STEPS)
     if labels is not None and count < len(array):
         features = encode_rows(model, array, names)

@@ -1,205 +1,242 @@
 """The training loop: one task, one log, atomic checkpoints, resume that is bit-exact on the CPU.
 
-Every random number of a step comes from a generator seeded by (seed, step), so a resumed run needs no random states,
-and a run on several processes sees the same pictures, time-steps and noise as a run on one.
+Every random number of a step follows from the seed, the step and the image's place in the batch (dropout's: from the
+process). So a resumed run needs no random states, a preview changes nothing, and several processes draw the images,
+time-steps and noise that one would, each its own share.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
-from accelerate import Accelerator
+from diffusers.optimization import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
+from ditifeat.data.drawing import grid, save_image, to_pixels
 from ditifeat.errors import RecipeError
 from ditifeat.files import read_tensors, select_prefix, write_tensors
-from ditifeat.train.data import Pictures
-from ditifeat.train.recipe import Optimiser
+from ditifeat.train.data import TrainingImages
+from ditifeat.train.engine import accelerator
+from ditifeat.train.recipe import MethodRecipe, Optimiser
+from ditifeat.train.run import Run
 
 KEPT_CHECKPOINTS = 2
+
+CHECKPOINT_MINUTES = 4
+
+PREVIEWS, PREVIEW_STEPS = 10, 250  # at most so many per stage, and so many steps apart
+
+PREVIEWED = 8  # images per preview
+
+LOGGED_STEPS = 50  # that a record of the log is the mean of
 
 LOG_RANGES = 5  # equal ranges of time-steps whose losses are logged apart
 
 
 class Task(nn.Module):
-    """What is trained: subclasses give `trained` and the losses.
+    """What a stage trains: subclasses give `trained`, the losses, a preview and the finished model.
 
     Attributes:
+        section: the type of the method's section in a recipe.
         trained: the networks that learn, and that are averaged.
+        num_time_steps: T; time-steps are drawn from 0..T-1.
+        noise_shape: of the noise that comes with each image.
     """
 
+    section: ClassVar[type[MethodRecipe]]
     trained: nn.ModuleDict
-    num_time_steps: int
-    noise_shape: tuple[int, int, int]
+    num_time_steps: int = 1000
+    noise_shape: tuple[int, ...] = ()
+
+    @classmethod
+    def build(cls, run: Run, section: Any) -> Task:
+        """Return the task of a run with its networks at random, drawn from the recipe's seed.
+
+        Args:
+            run: the run.
+            section: the recipe's section of this method.
+        """
+        raise NotImplementedError
+
+    def initialise(self, images: TrainingImages) -> None:
+        """Set the weights that follow from the training images; not called where training is resumed."""
 
     def learning_rates(self) -> dict[str, float]:
-        """Factors of the learning rate, by the name of a trained network; 1 where none is given."""
+        """Return factors of the learning rate, by the name of a trained network; 1 where none is given."""
         return {}
 
     def forward(self, images: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Losses per image, `(B,)` each: "loss" is minimised, others (the frozen DM's, say) are logged beside it."""
+        """Return losses per image, `(B,)` each: "loss" is minimised, others (the frozen DM's, say) are logged beside it.
+
+        Args:
+            images: `(B, 3, S, S)` in [-1, 1]; of several processes, this one's share of the batch.
+            t: time-steps, int64 `(B,)`.
+            noise: standard normal, `(B, *noise_shape)`; the only randomness beside dropout.
+        """
         raise NotImplementedError
 
-    def preview(self, averaged: nn.ModuleDict, images: Tensor, path: Path) -> None:
-        """Writes a PNG that shows what the averaged networks make."""
+    def preview(self, averaged: nn.ModuleDict, images: Tensor) -> Tensor:
+        """Return rows of as many images as `images` `(N, 3, S, S)` has: what the averaged networks make, `(rows * N, 3, S, S)`."""
         raise NotImplementedError
 
-
-def learning_rate(optimiser: Optimiser, step: int) -> float:
-    """The learning rate of a step: linear warm-up, then constant or a half cosine to zero."""
-    warm = min(1.0, (step + 1) / optimiser.warmup) if optimiser.warmup else 1.0
-    if optimiser.decay == "none":
-        return optimiser.lr * warm
-    progress = max(0, step - optimiser.warmup) / max(1, optimiser.steps - optimiser.warmup)
-    return optimiser.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    def finished(self, averaged: nn.ModuleDict) -> nn.Module:
+        """Return the model with the averaged networks in place of the trained ones."""
+        raise NotImplementedError
 
 
 class Trainer:
-    """Runs a task to the end of its `Optimiser`, from the newest checkpoint in `out` if asked.
+    """Trains a task to the end of its `Optimiser`, from the newest checkpoint of the stage if the run is resumed.
+
+    The loop alone sets training and evaluation modes: at every step the trained networks are in training mode, whatever
+    they were built from; the averaged ones never are.
 
     Args:
         task: the task, on the CPU.
-        pictures: the training pictures.
+        run: the run that this is a stage of.
         optimiser: how long and how fast.
-        out: folder for checkpoints, `log.jsonl` and previews.
-        seed: of every random number.
-        checkpoint_minutes: between checkpoints.
+        stage: its name.
+
+    Raises:
+        RecipeError: if the stage has checkpoints and the run is not resumed, or processes cannot share the batch.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        pictures: Pictures,
-        optimiser: Optimiser,
-        out: Path,
-        seed: int = 0,
-        checkpoint_minutes: float = 4,
-    ):
-        self.accelerator = Accelerator()
-        self.pictures, self.optimiser, self.out, self.seed = pictures, optimiser, out, seed
-        self.checkpoint_seconds = 60 * checkpoint_minutes
-        self.step = 0
+    def __init__(self, task: Task, run: Run, optimiser: Optimiser, stage: str):
+        self.accelerator = accelerator()
+        self.images, self.optimiser, self.progress = run.images, optimiser, run.progress
+        self.seed, self.out = run.recipe.seed, run.stage_folder(stage)
         if optimiser.batch % self.accelerator.num_processes:
             raise RecipeError(
                 f"batch = {optimiser.batch} cannot be shared by {self.accelerator.num_processes} processes"
             )
-        self.task = task
-        self.averaged = AveragedModel(task.trained, multi_avg_fn=get_ema_multi_avg_fn(optimiser.ema))
-        self.averaged.n_averaged.fill_(1)  # it holds a first value already: no warm-up, as published
-        factors = task.learning_rates()
-        groups = [
-            {"params": [p for p in network.parameters() if p.requires_grad], "factor": factors.get(name, 1.0)}
-            for name, network in task.trained.items()
-        ]
-        adam = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=optimiser.lr, weight_decay=optimiser.weight_decay
-        )
-        self.averaged.to(self.accelerator.device)
-        self.wrapped, self.adam = self.accelerator.prepare(task, adam)
-
-    def run(self, resume: bool = False, until: int | None = None) -> nn.ModuleDict:
-        """Trains to the last step (or to step `until`) and returns the averaged networks.
-
-        Raises:
-            RecipeError: if `out` holds checkpoints and `resume` is False, or the loss stops being finite.
-        """
-        # Dropout alone draws from torch's global generator, which is left as it was.
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            return self._run(resume, until)
-
-    def _run(self, resume: bool, until: int | None) -> nn.ModuleDict:
         checkpoints = list_checkpoints(self.out)
-        if checkpoints and not resume:
+        if checkpoints and not run.resume:
             raise RecipeError(f"{self.out}: holds checkpoints already; resume (--resume) or use another folder")
+        self.task = task.to(self.accelerator.device)
+        if not checkpoints:
+            task.initialise(run.images)
+        self.averaged = AveragedModel(task.trained, multi_avg_fn=get_ema_multi_avg_fn(optimiser.ema)).eval()
+        self.averaged.n_averaged.fill_(1)  # it holds a first value already: no warm-up, as published
+        self.wrapped, self.adam = self.accelerator.prepare(task, _adam(task, optimiser))
+        self.step = 0
         if checkpoints:
             self._load(checkpoints[-1])
+        self.schedule = _schedule(self.adam.optimizer, optimiser, self.step)
+
+    def train(self, until: int | None = None) -> nn.ModuleDict:
+        """Train to the last step (or to step `until`), and return the averaged networks.
+
+        Raises:
+            RecipeError: if the loss stops being finite.
+        """
         self.out.mkdir(parents=True, exist_ok=True)
         end = self.optimiser.steps if until is None else min(until, self.optimiser.steps)
-        saved = shown = time.monotonic()
-        meter = _Meter(self.task.num_time_steps)
-        hidden = not self.accelerator.is_main_process
-        with tqdm(total=self.optimiser.steps, initial=self.step, unit="step", disable=hidden, mininterval=2) as bar:
+        preview_steps = max(PREVIEW_STEPS, self.optimiser.steps // PREVIEWS)
+        saved = time.monotonic()
+        meter = _Meter(self.task.num_time_steps, self.accelerator.gather)
+        hidden = not (self.progress and self.accelerator.is_main_process)
+        # Dropout alone draws from torch's global generators, which are left as they were.
+        devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+        with (
+            torch.random.fork_rng(devices),
+            tqdm(total=self.optimiser.steps, initial=self.step, desc=self.out.name, disable=hidden) as bar,
+        ):
             for _ in range(self.step, end):
                 meter.add(*self._train_step())
                 bar.update()
-                if self.step % 50 == 0 or self.step == end:
-                    record = meter.flush(self.step, self.optimiser.batch)
-                    mixed = self.accelerator.mixed_precision
-                    record["precision"] = "float32" if mixed == "no" else mixed
-                    self._log(record, bar)
-                if time.monotonic() - saved > self.checkpoint_seconds and self.step < end:
+                if self.step % LOGGED_STEPS == 0 or self.step == end:
+                    self._log(meter.flush(), bar)
+                if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES and self.step < end:
                     self.save()
                     saved = time.monotonic()
-                if time.monotonic() - shown > 3 * self.checkpoint_seconds:
+                if self.step % preview_steps == 0 or self.step == end:
                     self._preview()
-                    shown = time.monotonic()
         self.save()
-        self._preview()
-        return self._averaged()
+        return self._networks()
 
-    def _averaged(self) -> nn.ModuleDict:
+    def _networks(self) -> nn.ModuleDict:
         return cast(nn.ModuleDict, self.averaged.module)
 
     def _train_step(self) -> tuple[Tensor, dict[str, Tensor]]:
-        batch, workers = self.optimiser.batch, self.accelerator.num_processes
-        generator = torch.Generator().manual_seed(self.seed * 1_000_000_007 + self.step)
-        images = self.pictures.batch(self.step, batch, generator)
-        t = torch.randint(self.task.num_time_steps, (batch,), generator=generator)
-        noise = torch.randn((batch, *self.task.noise_shape), generator=generator)
-        mine = slice(
-            self.accelerator.process_index * batch // workers, (self.accelerator.process_index + 1) * batch // workers
-        )
-        device = self.accelerator.device
+        rank, device = self.accelerator.process_index, self.accelerator.device
+        images, t, noise = (x.to(device) for x in self._draw_share())
+        self.wrapped.train()
+        torch.manual_seed(int(np.random.SeedSequence((self.seed, self.step, rank)).generate_state(1)[0]))
         with self.accelerator.autocast():
-            losses = self.wrapped(images[mine].to(device), t[mine].to(device), noise[mine].to(device))
+            losses = self.wrapped(images, t, noise)
         loss = losses["loss"].mean()
         if not torch.isfinite(loss):
             raise RecipeError(
                 f"the loss is not finite at step {self.step}; lower lr, and resume from the last checkpoint"
             )
         self.accelerator.backward(loss)
-        for group in self.adam.param_groups:
-            group["lr"] = group["factor"] * learning_rate(self.optimiser, self.step)
         self.adam.step()
         self.adam.zero_grad()
+        self.schedule.step()
         self.averaged.update_parameters(self.task.trained)
         self.step += 1
-        return t[mine], {name: value.detach().float().cpu() for name, value in losses.items()}
+        return t, {name: value.detach().float() for name, value in losses.items()}
 
-    def _log(self, record: dict[str, Any], bar: Any) -> None:
+    def _draw_share(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, time-steps and noise of this process's share of the batch: each image has a generator of its own."""
+        batch, workers, rank = self.optimiser.batch, self.accelerator.num_processes, self.accelerator.process_index
+        share = range(rank * batch // workers, (rank + 1) * batch // workers)
+        seeds = np.random.SeedSequence((self.seed, self.step)).generate_state(batch)
+        images = self.images.batch(self.images.indices(self.step, batch)[share.start : share.stop])
+        t = torch.empty(len(share), dtype=torch.int64)
+        noise = torch.empty(len(share), *self.task.noise_shape)
+        generator = torch.Generator()
+        for i, place in enumerate(share):
+            generator.manual_seed(int(seeds[place]))
+            if torch.rand((), generator=generator) < 0.5 and self.images.flip:
+                images[i] = images[i].flip(-1)
+            t[i].random_(self.task.num_time_steps, generator=generator)
+            noise[i].normal_(generator=generator)
+        return images, t, noise
+
+    def _log(self, means: dict[str, Any], bar: Any) -> None:
         if not self.accelerator.is_main_process:
             return
+        mixed = self.accelerator.mixed_precision
+        record = {"step": self.step, "images": self.step * self.optimiser.batch} | means
+        record["images_per_second"] = record.pop("steps") * self.optimiser.batch / record["seconds"]
+        record["precision"] = "float32" if mixed == "no" else mixed
+        record["networks"] = list(self.task.trained)
+        record["parameters"] = sum(p.numel() for p in self.task.trained.parameters())
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(record) + "\n")
         shown = {"loss": f"{record['loss']:.5f}", "img/s": f"{record['images_per_second']:.0f}"}
         if "frozen" in record:
-            shown["vs frozen"] = f"{record['loss'] / record['frozen']:.4f}"
+            shown["relative to the frozen DM"] = f"{record['loss'] / record['frozen']:.4f}"
         bar.set_postfix(shown)
 
+    @torch.no_grad()
     def _preview(self) -> None:
         if self.accelerator.is_main_process:
-            images = self.pictures.first(8).to(self.accelerator.device)
-            self.task.preview(self._averaged(), images, self.out / f"preview-{self.step:07d}.png")
+            images = self.images.first(PREVIEWED).to(self.accelerator.device)
+            rows = self.task.preview(self._networks(), images)
+            save_image(grid(to_pixels(rows), columns=len(images)), self.out / f"preview-{self.step:07d}.png")
 
     def save(self) -> None:
-        """Writes a checkpoint select_prefix its step number, whole or not at all; the oldest go."""
+        """Write a checkpoint named after its step, atomically; the oldest go."""
         if not self.accelerator.is_main_process:
             return
         tensors = {f"trained.{k}": v for k, v in self.task.trained.state_dict().items()}
         tensors |= {f"averaged.{k}": v for k, v in self.averaged.module.state_dict().items()}
         for index, state in self.adam.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-        tensors["random_state"] = torch.get_rng_state()
+        if self.accelerator.scaler is not None:  # of float16 gradients
+            scaler = self.accelerator.scaler.state_dict()
+            tensors |= {f"scaler.{key}": torch.tensor(value) for key, value in scaler.items()}
         write_tensors(self.out / f"checkpoint-{self.step:09d}.safetensors", tensors, {"step": str(self.step)})
         for old in list_checkpoints(self.out)[:-KEPT_CHECKPOINTS]:
             old.unlink()
@@ -214,19 +251,39 @@ class Trainer:
             index, name = key.split(".", 1)
             state[int(index)][name] = value
         self.adam.load_state_dict({"state": dict(state), "param_groups": self.adam.state_dict()["param_groups"]})
-        torch.set_rng_state(tensors["random_state"])
+        if self.accelerator.scaler is not None:
+            scaler = {key: value.item() for key, value in select_prefix(tensors, "scaler.").items()}
+            self.accelerator.scaler.load_state_dict(scaler)
+
+
+def _adam(task: Task, optimiser: Optimiser) -> torch.optim.AdamW:
+    factors = task.learning_rates()
+    groups: list[dict[str, Any]] = []
+    for name, network in task.trained.items():
+        lr = optimiser.lr * factors.get(name, 1.0)
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        # The schedule multiplies `initial_lr`, also where it goes on from a checkpoint.
+        groups.append({"params": parameters, "lr": lr, "initial_lr": lr})
+    return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=optimiser.weight_decay)
+
+
+def _schedule(adam: torch.optim.Optimizer, optimiser: Optimiser, step: int) -> LambdaLR:
+    """The learning rates, `step` steps into training."""
+    if optimiser.decay == "none":
+        return get_constant_schedule_with_warmup(adam, optimiser.warmup, step - 1)
+    return get_cosine_schedule_with_warmup(adam, optimiser.warmup, optimiser.steps, last_epoch=step - 1)
 
 
 def list_checkpoints(out: Path) -> list[Path]:
-    """The checkpoints of a run, by step."""
+    """List the checkpoints of a stage, by step."""
     return sorted(out.glob("checkpoint-*.safetensors"))
 
 
 class _Meter:
-    """Means of the losses since the last flush, whole and per range of time-steps."""
+    """Means of the losses since the last flush, over all processes: of all time-steps and per range of them."""
 
-    def __init__(self, num_time_steps: int):
-        self.num_time_steps = num_time_steps
+    def __init__(self, num_time_steps: int, gather: Callable[[Tensor], Tensor]):
+        self.num_time_steps, self.gather = num_time_steps, gather
         self._reset()
 
     def _reset(self) -> None:
@@ -239,15 +296,13 @@ class _Meter:
         for name, value in losses.items():
             self.losses[name].append(value)
 
-    def flush(self, step: int, batch: int) -> dict[str, Any]:
-        seconds = time.monotonic() - self.started
-        record: dict[str, Any] = {"step": step, "images": step * batch, "seconds": seconds}
-        record["images_per_second"] = len(self.t) * batch / seconds
-        ranges = torch.cat(self.t) * LOG_RANGES // self.num_time_steps
+    def flush(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"steps": len(self.t), "seconds": time.monotonic() - self.started}
+        ranges = self.gather(torch.cat(self.t)).cpu() * LOG_RANGES // self.num_time_steps
         for name, values in self.losses.items():
-            flat = torch.cat(values)
+            flat = self.gather(torch.cat(values)).cpu()
             record[name] = flat.mean().item()
-            record[f"{name}_by_range"] = [v for v in _range_means(flat, ranges)]
+            record[f"{name}_by_range"] = list(_range_means(flat, ranges))
         self._reset()
         return record
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import typing
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
 from ditifeat.data.preprocessing import Preprocessing
-from ditifeat.errors import RecipeError
+from ditifeat.errors import MissingRecipeError, RecipeError
 from ditifeat.model.codec import CodecSpec
-from ditifeat.model.config import DMReference, EstimatorOutput, Method, ModelConfig
+from ditifeat.model.config import ModelConfig
 from ditifeat.model.encoders import ENCODERS, EncoderSpec
 from ditifeat.model.partition import TimeStepPartition
-from ditifeat.schema import from_dict
+from ditifeat.schema import from_dict, integer
+from ditifeat.train.tasks import TASKS, task_class
+
+MAX_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,16 @@ class Optimiser:
     """How long and how fast a network learns.
 
     Attributes:
-        images: pictures seen in all.
+        images: images seen in all.
         batch: the global batch, over all processes.
         lr: the peak learning rate for that global batch, whatever the number of processes.
         decay: "cosine" to zero over the run after `warmup` steps, or "none".
+        warmup: steps over which the learning rate rises linearly from 0.
         weight_decay: AdamW's; 0 is Adam.
-        ema: decay of the average of the weights, per step.
+        ema: decay of the exponential moving average of the weights, per step.
+
+    Raises:
+        RecipeError: for a value out of its range.
     """
 
     images: int
@@ -52,15 +62,19 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class UNetSpec:
-    """The frozen DM's U-Net, as a diffusers `UNet2DModel`.
+    """A DM's U-Net, as a diffusers `UNet2DModel`.
 
     Attributes:
         channels: of each level; each level halves the map.
-        layers: residual blocks a level on the way down.
+        layers: residual blocks per level on the way down.
         attention: the levels that have self-attention (the middle always has).
         head_dim: channels of an attention head.
+        dropout: share of a residual block's channels that are set to 0 in training.
         style: "ddpm" (additive time embedding, convolutions between levels) or "guided" (scale and shift, residual
             blocks between levels, as guided-diffusion).
+
+    Raises:
+        RecipeError: for a value out of its range.
     """
 
     channels: tuple[int, ...]
@@ -75,17 +89,29 @@ class UNetSpec:
             raise RecipeError(f"unet: channels {self.channels} must be 1 to 8 multiples of 32 up to 2048")
         if not set(self.attention) <= set(range(len(self.channels))) or not 1 <= self.layers <= 8:
             raise RecipeError("unet: attention must name levels, and layers be within 1..8")
+        if not (self.head_dim >= 1 and all(c % self.head_dim == 0 for c in self._attended)):
+            raise RecipeError(f"unet: head_dim = {self.head_dim} must divide the channels that attention sees")
+        if not 0 <= self.dropout < 1:
+            raise RecipeError(f"unet: dropout = {self.dropout} is not in [0, 1)")
+
+    @property
+    def _attended(self) -> list[int]:
+        return [self.channels[-1], *(self.channels[level] for level in self.attention)]
 
 
 @dataclass(frozen=True)
 class DMRecipe:
-    """The diffusion model that will be frozen: trained here from `unet`, or taken from `pretrained`.
+    """The diffusion model (DM): trained from `unet`, or taken from `pretrained`.
 
     Attributes:
         pretrained: a diffusers folder or a Hub id (`org/name@commit`) instead of training.
         prediction: what the U-Net predicts.
-        loss: "epsilon" (mean squared error of the noise), or "min_snr" (of the picture, weighted by
+        loss: "epsilon" (mean squared error of the noise), or "min_snr" (of the image, weighted by
             `min(SNR + 1, snr_cap)`; after Hang et al. 2023).
+        snr_cap: of the weights of "min_snr".
+
+    Raises:
+        RecipeError: unless either `pretrained` or `unet` is given.
     """
 
     unet: UNetSpec | None = None
@@ -98,68 +124,8 @@ class DMRecipe:
     def __post_init__(self) -> None:
         if (self.pretrained is None) == (self.unet is None) or (self.pretrained and self.optimiser):
             raise RecipeError("dm: give either `pretrained`, or `unet` and, unless the method is diffae, `optimiser`")
-
-
-@dataclass(frozen=True)
-class DiTiRecipe:
-    """Encoder and estimator over the frozen DM.
-
-    Attributes:
-        detach: "off" (base), "on" (gradients reach the current subset alone), "both" (the two losses added).
-        warm_start: the estimator begins as the frozen DM's middle and up path with a zero output layer, not at random.
-        encoder_from_dm: the encoder (of style "residual", with the DM's own channels, layers and unshuffling) begins as the
-            frozen DM's down path at time-step 50, not at random.
-        codes: how the encoder's last layer begins: "random"; "white", the principal components of its inputs at equal
-            variance; or "lost", the components that best tell what the frozen DM has lost at each range of time-steps, at their
-            own scale. The estimator's first layer begins with what they tell (or, white, with how they varied).
-        encoder_lr: the encoder's learning rate as a share of the optimiser's.
-        output: what the estimator's network gives, G itself or a correction of the DM's v (`ModelConfig`).
-        weighting: of the time-steps' losses, `DiTi.losses`.
-    """
-
-    optimiser: Optimiser
-    detach: Literal["off", "on", "both"] = "on"
-    warm_start: bool = False
-    encoder_from_dm: bool = False
-    codes: Literal["random", "white", "lost"] = "random"
-    encoder_lr: float = 1.0
-    output: EstimatorOutput = "gradient"
-    weighting: Literal["published", "v", "relative"] = "published"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.encoder_lr <= 100:
-            raise RecipeError(f"diti: encoder_lr = {self.encoder_lr} is not within 0..100")
-
-
-@dataclass(frozen=True)
-class DiffAERecipe:
-    """Diff-AE: encoder and conditional DM (the recipe's `dm.unet`) together."""
-
-    optimiser: Optimiser
-
-
-@dataclass(frozen=True)
-class ContrastiveRecipe:
-    """The encoder alone, by agreement of two views of each picture.
-
-    Attributes:
-        loss: "nt_xent" (SimCLR) or "simsiam".
-        temperature: of NT-Xent.
-        projection: the width of the head's output.
-        whiten: the encoder's last layer begins with DiTi's "white" codes, and not at random.
-    """
-
-    optimiser: Optimiser
-    loss: Literal["nt_xent", "simsiam"] = "nt_xent"
-    temperature: float = 0.5
-    projection: int = 128
-    whiten: bool = False
-
-    def __post_init__(self) -> None:
-        if not (self.temperature > 0 and 2 <= self.projection <= 8192):
-            raise RecipeError("contrastive: temperature must be above 0, projection within 2..8192")
-        if self.loss == "nt_xent" and self.optimiser.batch < 2:
-            raise RecipeError("contrastive: nt_xent needs at least 2 pictures a batch")
+        if not self.snr_cap > 0:
+            raise RecipeError(f"dm: snr_cap = {self.snr_cap} must be above 0")
 
 
 @dataclass(frozen=True)
@@ -167,33 +133,42 @@ class CardFacts:
     """What a model card must say that a run cannot know.
 
     Attributes:
-        data: the training pictures, in a sentence with their source.
+        data: the training images, in a sentence with their source.
         terms: what their terms mean for the weights.
         license: the weights' licence, as the Hub names it.
-        limits: what follows from these pictures for whoever uses the weights.
+        limits: what follows from these images for whoever uses the weights.
     """
 
-    data: str = "the pictures of whoever ran this recipe"
-    terms: str = "as those pictures allow"
+    data: str = "the images of whoever ran this recipe"
+    terms: str = "as those images allow"
     license: str = "other"
     limits: str = ""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A whole run: pictures, DM, encoder, partition, and one of `diti`, `diffae` and `contrastive`, the method.
+class Settings:
+    """What every recipe says, whatever its method.
 
     Attributes:
-        holdout: the last so many pictures, by name, are not trained on but evaluated.
+        name: of the model that is made.
+        image: how an image is cut and resized.
+        partition: time-step -> subset -> dimensions of the code.
+        dm: the diffusion model, for methods that have one.
+        encoder: a name of `model.encoders.ENCODERS`, or the layers.
+        codec: the space that the DM works in.
+        flip: whether training images are flipped with probability 1/2.
+        seed: of every random number, 0..2^32 - 1.
+        holdout: the last N images, by name, are evaluated and not trained on.
+        card: what the model card says of the data.
+
+    Raises:
+        RecipeError: for an unknown encoder, or a value out of its range.
     """
 
     name: str
     image: Preprocessing
     partition: TimeStepPartition
     dm: DMRecipe | None = None
-    diti: DiTiRecipe | None = None
-    diffae: DiffAERecipe | None = None
-    contrastive: ContrastiveRecipe | None = None
     encoder: str | EncoderSpec = "diti64"
     codec: CodecSpec = CodecSpec()
     flip: bool = True
@@ -204,49 +179,149 @@ class Recipe:
     def __post_init__(self) -> None:
         if isinstance(self.encoder, str) and self.encoder not in ENCODERS:
             raise RecipeError(f"encoder {self.encoder!r} is not one of {', '.join(ENCODERS)}")
-        if sum(section is not None for section in (self.diti, self.diffae, self.contrastive)) != 1:
-            raise RecipeError("give one of the sections diti, diffae and contrastive: it is the method")
-        if self.contrastive is None and self.dm is None:
-            raise RecipeError("missing key dm")
-        if self.diffae is not None and (self.dm is None or self.dm.unet is None):
-            raise RecipeError("diffae: trains its own DM; give dm.unet")
-
-    @property
-    def method(self) -> Method:
-        """What the recipe makes, as the artefact names it."""
-        return "diti" if self.diti else "diffae" if self.diffae else "contrastive"
+        if not 0 <= self.seed <= MAX_SEED:
+            raise RecipeError(f"seed = {self.seed} is not within 0..{MAX_SEED}")
+        if self.holdout < 0:
+            raise RecipeError(f"holdout = {self.holdout} must be at least 0")
 
     @property
     def encoder_spec(self) -> EncoderSpec:
         return ENCODERS[self.encoder] if isinstance(self.encoder, str) else self.encoder
 
 
+@dataclass(frozen=True)
+class MethodRecipe:
+    """A method's section of a recipe; each task file has its own subclass.
+
+    Attributes:
+        optimiser: how long and how fast the method's networks learn.
+    """
+
+    optimiser: Optimiser
+
+    def check(self, settings: Settings) -> None:
+        """Refuse, with a RecipeError, what the rest of the recipe lacks for this method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Settings):
+    """A whole run: settings that all methods share, the method, and its section.
+
+    Attributes:
+        method: a key of `tasks.TASKS`.
+        section: the settings of that method, of its task's type.
+
+    Raises:
+        RecipeError: for an unknown method, a section of another one, or settings that it cannot use.
+    """
+
+    method: str
+    section: MethodRecipe
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in TASKS:
+            raise RecipeError(f"method {self.method!r} is not one of {', '.join(TASKS)}")
+        if not isinstance(self.section, task_class(self.method).section):
+            raise RecipeError(f"{self.method}: its section cannot be a {type(self.section).__name__}")
+        self.section.check(self)
+
+
 def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
+    """List the recipes that come with the package.
+
+    >>> from ditifeat.train.recipe import recipe_names
+    >>> "images64" in recipe_names()
+    True
+    """
     folder = resources.files("ditifeat.train") / "recipes"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """A recipe of the package by name, or of a YAML file.
+    """Read a recipe of the package by name, or a YAML file.
 
     Raises:
-        RecipeError: unknown name, unreadable file, unknown key, wrong type or bound; with the place and the way out.
+        MissingRecipeError: for an unknown name, or a path without a file.
+        RecipeError: for an unreadable file, an unknown key, a wrong type or bound; with the place and the fix.
+
+    >>> from ditifeat.train.recipe import load_recipe
+    >>> recipe = load_recipe("images64")
+    >>> recipe.method, recipe.section.detach
+    ('diti', 'on')
     """
     if str(name_or_path) in recipe_names():
-        text = (resources.files("ditifeat.train") / "recipes" / f"{name_or_path}.yaml").read_text("utf-8")
-    elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text("utf-8")
+        path = Path(str(resources.files("ditifeat.train"))) / "recipes" / f"{name_or_path}.yaml"
     else:
-        raise RecipeError(f"{name_or_path}: neither a recipe file nor one of {', '.join(recipe_names())}")
+        path = Path(name_or_path)
+    if not path.is_file():
+        raise MissingRecipeError(f"{name_or_path}: neither a recipe file nor one of {', '.join(recipe_names())}")
     try:
-        return from_dict(Recipe, yaml.safe_load(text))
-    except (ValueError, yaml.YAMLError) as error:
+        return recipe_from_dict(yaml.load(path.read_text("utf-8"), _Loader))
+    except (ValueError, OSError, yaml.YAMLError) as error:
         raise RecipeError(f"recipe {name_or_path}: {error}") from error
 
 
-def model_config(recipe: Recipe, reference: DMReference | None = None) -> ModelConfig:
-    """The configuration of what a recipe makes."""
+def recipe_from_dict(data: Any) -> Recipe:
+    """Make a recipe of plain lists and dicts, as a YAML file gives them; its one section of `tasks.TASKS` is the method.
+
+    Raises:
+        RecipeError, ModelError: as `load_recipe`, with the place of what is wrong.
+    """
+    if not isinstance(data, dict):
+        raise RecipeError(f"must be a mapping, not {type(data).__name__}")
+    methods = [key for key in TASKS if data.get(key) is not None]
+    if len(methods) != 1:
+        raise RecipeError(f"give one of the sections {', '.join(TASKS)}: it is the method")
+    (method,) = methods
+    settings = from_dict(Settings, {key: value for key, value in data.items() if key not in TASKS})
+    kind = task_class(method).section
+    section = from_dict(kind, _switches(kind, data[method]), f"{method}.")
+    return Recipe(**vars(settings), method=method, section=section)
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return what `recipe_from_dict` reads: plain lists, dicts, texts and numbers."""
+    plain = json.loads(json.dumps(asdict(recipe)))
+    plain[plain.pop("method")] = plain.pop("section")
+    return plain
+
+
+def with_overrides(
+    recipe: str | Path | Recipe, *, dm: str | None = None, seed: int | None = None, images: float | None = None
+) -> Recipe:
+    """Return a recipe with another frozen DM, seed or number of images seen.
+
+    Raises:
+        RecipeError: as `load_recipe`; or for a DM where the method freezes none.
+        InputError: for a seed or a number of images that is no integer.
+
+    >>> from ditifeat.train.recipe import with_overrides
+    >>> with_overrides("images64", images=96000).section.optimiser.steps
+    3000
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if dm is not None:
+        if recipe.dm is None:
+            raise RecipeError(f"dm = {dm!r}: the method {recipe.method} has no frozen DM")
+        recipe = replace(recipe, dm=replace(recipe.dm, unet=None, optimiser=None, pretrained=dm))
+    if seed is not None:
+        recipe = replace(recipe, seed=integer("seed", seed))
+    if images is not None:
+        # 1e6 is an integer to whoever writes it.
+        whole = int(images) if isinstance(images, float) and images.is_integer() else images
+        optimiser = replace(recipe.section.optimiser, images=integer("images", whole))
+        recipe = replace(recipe, section=replace(recipe.section, optimiser=optimiser))
+    return recipe
+
+
+def model_config(recipe: Recipe, **changes: Any) -> ModelConfig:
+    """Return the configuration of the model that a recipe makes.
+
+    Args:
+        recipe: the recipe.
+        changes: what depends on the method: `method` and other attributes of `ModelConfig`.
+    """
     return ModelConfig(
         name=recipe.name,
         image=recipe.image,
@@ -254,7 +329,25 @@ def model_config(recipe: Recipe, reference: DMReference | None = None) -> ModelC
         latent_dim=recipe.partition.d,
         partition=recipe.partition,
         codec=recipe.codec,
-        dm=reference or DMReference(),
-        method=recipe.method,
-        estimator_output=recipe.diti.output if recipe.diti else "gradient",
+        **changes,
     )
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader, which refuses a key that is given twice; PyYAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key {', '.join(twice)} given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _switches(section: type[MethodRecipe], data: Any) -> Any:
+    """YAML 1.1 reads on and off as booleans: make them texts again, where on and off are among the choices."""
+    if not isinstance(data, dict):
+        return data
+    hints = typing.get_type_hints(section)
+    switches = [key for key, hint in hints.items() if {"on", "off"} <= set(typing.get_args(hint))]
+    return data | {key: "on" if data[key] else "off" for key in switches if isinstance(data.get(key), bool)}

@@ -57,7 +57,7 @@ def test_old_results_go(page, monkeypatch):
 
 
 def test_a_model_without_a_frozen_dm_is_refused(tmp_path):
-    config = model_config(method_recipe("simclr"))
+    config = model_config(method_recipe("simclr"), method="contrastive")
     EncoderOnly(config, build_encoder(config.encoder, 32, 32)).save(tmp_path)
     with pytest.raises(ditifeat.DitifeatError):
         Page(ditifeat.load_encoder(tmp_path))

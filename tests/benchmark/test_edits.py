@@ -86,7 +86,7 @@ def test_methods_without_a_frozen_dm_are_refused(dataset, tmp_path):
     from ditifeat.model.encoders import build_encoder
     from ditifeat.train.recipe import model_config
 
-    config = model_config(method_recipe("simclr"))
+    config = model_config(method_recipe("simclr"), method="contrastive")
     EncoderOnly(config, build_encoder(config.encoder, 32, 32)).save(tmp_path / "simclr")
     with pytest.raises(InputError, match="DiTi and PDAE"):
         evaluate_edits([tmp_path / "simclr"], *dataset, tmp_path / "out", train_size=40)

@@ -33,11 +33,10 @@ def test_what_does_not_fit_is_refused(tiny_encoder, photos, tmp_path):
         lost(tiny_encoder, photos / "00.png", (1000,))
     with pytest.raises(ditifeat.InputError, match="one image"):
         lost(tiny_encoder, photos)
-    from ditifeat.train.recipe import model_config
     from ditifeat.train.tasks.diffae import build_diffae
 
     recipe = method_recipe("diffae")
-    build_diffae(recipe, model_config(recipe)).save(tmp_path)
+    build_diffae(recipe).save(tmp_path)
     with pytest.raises(ditifeat.InputError, match="no frozen DM"):
         lost(ditifeat.load_encoder(tmp_path), photos / "00.png")
 

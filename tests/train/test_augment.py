@@ -1,3 +1,5 @@
+"""SimCLR's augmentations."""
+
 import torch
 
 from ditifeat.train.augment import DRAWS, augment

@@ -1,9 +1,13 @@
-"""Losses of the compared methods against loops written from their papers."""
+"""Losses against loops written from their papers."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ditifeat.train.losses import nt_xent, simsiam
+from ditifeat.train.tasks.dm import DMTask, build_dm
+from tests.conftest import tiny_recipe
 
 
 def test_nt_xent_against_a_loop():
@@ -32,3 +36,29 @@ def test_simsiam_against_a_loop():
         assert loss[i].item() == pytest.approx(-(first + second).item() / 2, abs=1e-6)
     loss.sum().backward()
     assert a.grad is None and b.grad is None and pa.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("loss,prediction", [("epsilon", "sample"), ("min_snr", "sample"), ("min_snr", "epsilon")])
+def test_dm_losses_against_a_loop(loss, prediction):
+    recipe = tiny_recipe()
+    dm_recipe = replace(recipe.dm, loss=loss, prediction=prediction, snr_cap=6.0)
+    dm = build_dm(replace(recipe, dm=dm_recipe))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 3, 32, 32, generator=generator) * 2 - 1
+    t, noise = torch.tensor([5, 400, 950]), torch.randn(3, 12, 16, 16, generator=generator)
+    losses = DMTask(dm, dm_recipe, 32)(images, t, noise)["loss"]
+    for i in range(3):
+        a = dm.schedule.alpha_bar[t[i]]
+        x_0 = dm.codec.encode(images[i : i + 1])
+        x_t = a.sqrt() * x_0 + (1 - a).sqrt() * noise[i]
+        output = dm.unet(x_t, t[i : i + 1]).sample
+        if prediction == "sample":
+            estimate, eps = output, (x_t - a.sqrt() * output) / (1 - a).sqrt()
+        else:
+            estimate, eps = (x_t - (1 - a).sqrt() * output) / a.sqrt(), output
+        expected = (
+            (eps - noise[i]).square().mean()
+            if loss == "epsilon"
+            else min(1 / (1 - a), 6.0) * (estimate - x_0).square().mean()
+        )
+        assert float(losses[i].detach()) == pytest.approx(float(expected.detach()), rel=1e-3)

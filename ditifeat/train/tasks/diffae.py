@@ -1,26 +1,39 @@
-"""Training of Diff-AE: encoder and conditional DM together."""
+"""Diff-AE (Preechakul et al., CVPR 2022): encoder and conditional DM, trained together."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ditifeat.data.drawing import grid, save_image, to_pixels
+from ditifeat.errors import RecipeError
 from ditifeat.model.codec import load_codec
-from ditifeat.model.config import ModelConfig
 from ditifeat.model.diffae import DiffAE
 from ditifeat.model.encoders import build_encoder
 from ditifeat.model.estimator import ConditionalUNet
 from ditifeat.train.loop import Task
-from ditifeat.train.recipe import Recipe
+from ditifeat.train.losses import denoising
+from ditifeat.train.recipe import DMRecipe, MethodRecipe, Recipe, Settings, model_config
+from ditifeat.train.run import Run
 from ditifeat.train.tasks.dm import build_dm
 
 
-def build_diffae(recipe: Recipe, config: ModelConfig) -> DiffAE:
-    """The untrained Diff-AE of a recipe, its weights drawn from the recipe's seed."""
-    dm = build_dm(recipe)
+@dataclass(frozen=True)
+class DiffAERecipe(MethodRecipe):
+    """The section `diffae` of a recipe; the section `dm` says what the conditional DM is, and which loss trains both."""
+
+    def check(self, settings: Settings) -> None:
+        if settings.dm is None or settings.dm.unet is None:
+            raise RecipeError("diffae: trains its own DM; give dm.unet")
+        if settings.dm.optimiser is not None:
+            raise RecipeError("diffae: trains encoder and DM together; give diffae.optimiser, and no dm.optimiser")
+
+
+def build_diffae(recipe: Recipe) -> DiffAE:
+    """Return the untrained Diff-AE of a recipe, its weights drawn from the recipe's seed."""
+    dm, config = build_dm(recipe), model_config(recipe, method="diffae")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         encoder = build_encoder(config.encoder, recipe.image.size, config.latent_dim)
@@ -29,35 +42,39 @@ def build_diffae(recipe: Recipe, config: ModelConfig) -> DiffAE:
 
 
 class DiffAETask(Task):
-    """The conditional DM's loss; the encoder learns by it alone."""
+    """The conditional DM's loss; the encoder learns from it alone."""
 
-    def __init__(self, model: DiffAE):
+    section = DiffAERecipe
+
+    def __init__(self, model: DiffAE, dm: DMRecipe):
         super().__init__()
-        self.model = model
+        self.model, self.dm = model, dm
         self.trained = nn.ModuleDict({"encoder": model.encoder, "unet": model.unet})
         self.num_time_steps = model.schedule.num_time_steps
         self.noise_shape = model.noise_shape
 
+    @classmethod
+    def build(cls, run: Run, section: DiffAERecipe) -> DiffAETask:
+        if run.recipe.dm is None:
+            raise RecipeError("missing key dm")
+        return cls(build_diffae(run.recipe), run.recipe.dm)
+
     def forward(self, images: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        return {"loss": self.model.losses(images, t, noise)}
+        schedule = self.model.schedule
+        x_0 = self.model.codec.encode(images)
+        x_t = schedule.add_noise(x_0, noise, t)
+        output = self.model.unet(x_t, t, self.model.encoder(images)).float()
+        return {"loss": denoising(self.dm, schedule, output, x_0, x_t, t, noise)}
 
-    def averaged(self, networks: nn.ModuleDict) -> DiffAE:
-        """The model with the averaged networks in place of the trained ones."""
-        model = self.model
-        return DiffAE(
-            model.config,
-            networks["unet"],  # type: ignore[arg-type]
-            networks["encoder"],  # type: ignore[arg-type]
-            model.scheduler,
-            model.codec,
-        ).to(model.mean.device)
-
-    @torch.no_grad()
-    def preview(self, averaged: nn.ModuleDict, images: Tensor, path: Path) -> None:
-        """Rows: the pictures; from their own inferred `x_T`; from random `x_T`."""
-        model = self.averaged(averaged)
+    def preview(self, averaged: nn.ModuleDict, images: Tensor) -> Tensor:
+        """Return the images; those from their own inferred `x_T`; those from random `x_T`."""
+        model = self.finished(averaged)
         z = model.encoder(images)
         x_T = torch.randn((len(images), *self.noise_shape), generator=torch.Generator().manual_seed(0))
         inferred = model.sample(model.invert(images, z, 50), z, 25)
-        rows = torch.cat([images, inferred, model.sample(x_T.to(images.device), z, 25)])
-        save_image(grid(to_pixels(rows), columns=len(images)), path)
+        return torch.cat([images, inferred, model.sample(x_T.to(images.device), z, 25)])
+
+    def finished(self, averaged: nn.ModuleDict) -> DiffAE:
+        old = self.model
+        model = DiffAE(old.config, averaged["unet"], averaged["encoder"], old.scheduler, old.codec)  # type: ignore[arg-type]
+        return model.to(old.mean.device)

@@ -1,44 +1,123 @@
-"""Training of the encoder and the estimator over the frozen DM."""
+"""DiTi, and with one subset PDAE: encoder and gradient estimator over the frozen DM."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from ditifeat.data.drawing import grid, save_image, to_pixels
-from ditifeat.model.config import DMReference
+from ditifeat.errors import RecipeError
+from ditifeat.model.config import DMReference, EstimatorOutput
 from ditifeat.model.diffusion import DiffusionModel
-from ditifeat.model.diti import DiTi
+from ditifeat.model.diti import WEIGHTINGS, Detach, DiTi
 from ditifeat.model.encoders import build_encoder
 from ditifeat.model.estimator import GradientEstimator
+from ditifeat.train.data import TrainingImages
+from ditifeat.train.engine import accelerator
+from ditifeat.train.initialise import (
+    INITIALISATION_IMAGES,
+    initialise_error_predictive,
+    initialise_from_dm,
+    initialise_whitened,
+)
 from ditifeat.train.loop import Task
-from ditifeat.train.recipe import DiTiRecipe, Recipe, model_config
+from ditifeat.train.recipe import MethodRecipe, Recipe, Settings, model_config
+from ditifeat.train.run import Run
+from ditifeat.train.tasks.dm import frozen_dm
+
+
+@dataclass(frozen=True)
+class DiTiRecipe(MethodRecipe):
+    """The section `diti` of a recipe.
+
+    Attributes:
+        detach: "off" (base), "on" (gradients reach the current subset alone), "both" (the two losses added).
+        warm_start: the estimator is initialised as the frozen DM's middle and up path with a zero output layer, not at
+            random.
+        encoder_from_dm: the encoder (of style "residual", with the DM's own channels, layers and unshuffling) is initialised
+            as the frozen DM's down path at time-step 50, not at random.
+        codes: initialisation of the encoder's head: "random"; "whitened", the principal components of its inputs at
+            equal variance; or "error_predictive", the components that best predict the frozen DM's error at each range of
+            time-steps, at their own scale. The estimator's first layer is then scaled by the error that they explain (or,
+            whitened, by their standard deviations).
+        encoder_lr: the encoder's learning rate as a share of the optimiser's.
+        output: what the estimator's network gives, G itself or a correction of the DM's v (`ModelConfig`).
+        weighting: of the time-steps' losses, one of `model.diti.WEIGHTINGS`.
+
+    Raises:
+        RecipeError: for a value out of its range.
+    """
+
+    detach: Detach = "on"
+    warm_start: bool = False
+    encoder_from_dm: bool = False
+    codes: Literal["random", "whitened", "error_predictive"] = "random"
+    encoder_lr: float = 1.0
+    output: EstimatorOutput = "gradient"
+    weighting: str = "published"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.encoder_lr <= 100:
+            raise RecipeError(f"diti: encoder_lr = {self.encoder_lr} is not within 0..100")
+        if self.weighting not in WEIGHTINGS:
+            raise RecipeError(f"diti: weighting = {self.weighting!r} is not one of {', '.join(WEIGHTINGS)}")
+
+    def check(self, settings: Settings) -> None:
+        if settings.dm is None:
+            raise RecipeError("missing key dm")
+        if settings.dm.unet is not None and settings.dm.optimiser is None:
+            raise RecipeError("dm: there is no optimiser to train it with")
 
 
 def build_diti(recipe: Recipe, dm: DiffusionModel, reference: DMReference) -> DiTi:
-    """The untrained model of a recipe over a DM, its weights drawn from the recipe's seed."""
-    if recipe.diti is None:
-        raise TypeError("the recipe has no section `diti`")
-    config = model_config(recipe, reference)
+    """Return the untrained model of a recipe over a DM, its weights drawn from the recipe's seed."""
+    section = cast(DiTiRecipe, recipe.section)
+    config = model_config(recipe, method="diti", dm=reference, estimator_output=section.output)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         encoder = build_encoder(config.encoder, recipe.image.size, config.latent_dim)
-        estimator = GradientEstimator(dm.unet, config.latent_dim, recipe.diti.warm_start)
+        estimator = GradientEstimator(dm.unet, config.latent_dim, section.warm_start)
     return DiTi(config, dm, encoder, estimator)
 
 
 class DiTiTask(Task):
-    """The loss of `DiTi.losses`; the frozen DM's own error is logged beside it."""
+    """The loss of `DiTi.losses`; the frozen DM's own error is logged beside it.
 
-    def __init__(self, model: DiTi, recipe: DiTiRecipe):
+    Args:
+        model: the untrained model.
+        recipe: its section of the recipe.
+        seed: of the time-steps and noise that the initialisation draws.
+    """
+
+    section = DiTiRecipe
+
+    def __init__(self, model: DiTi, recipe: DiTiRecipe, seed: int = 0):
         super().__init__()
-        self.model = model
-        self.recipe = recipe
+        self.model, self.recipe, self.seed = model, recipe, seed
         self.trained = nn.ModuleDict({"encoder": model.encoder, "estimator": model.estimator})
         self.num_time_steps = model.partition.num_time_steps
         self.noise_shape = model.noise_shape
+
+    @classmethod
+    def build(cls, run: Run, section: DiTiRecipe) -> DiTiTask:
+        return cls(build_diti(run.recipe, *frozen_dm(run)), section, run.recipe.seed)
+
+    def initialise(self, images: TrainingImages) -> None:
+        model, encoder = self.model, self.model.encoder
+        if self.recipe.encoder_from_dm:
+            initialise_from_dm(encoder, model.config.encoder, model.dm)
+        if self.recipe.codes == "random":
+            return
+        first = images.first(INITIALISATION_IMAGES)
+        if self.recipe.codes == "whitened":
+            scale = initialise_whitened(encoder, first)
+        else:
+            autocast = accelerator().autocast  # the run's own precision
+            scale = initialise_error_predictive(model, first, self.recipe.weighting, seed=self.seed, autocast=autocast)
+        # To a random first layer all these codes are alike; it should see most of what varies or explains most.
+        model.estimator.code_embedding.weight.data *= scale
 
     def forward(self, images: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         loss, frozen = self.model.losses(images, t, noise, self.recipe.detach, self.recipe.weighting)
@@ -47,21 +126,14 @@ class DiTiTask(Task):
     def learning_rates(self) -> dict[str, float]:
         return {"encoder": self.recipe.encoder_lr}
 
-    def averaged(self, networks: nn.ModuleDict) -> DiTi:
-        """The model with the averaged networks in place of the trained ones."""
-        model = DiTi(self.model.config, self.model.dm, networks["encoder"], networks["estimator"])  # type: ignore[arg-type]
-        model.mean.copy_(self.model.mean)
-        model.std.copy_(self.model.std)
-        return model.to(self.model.mean.device)
-
-    @torch.no_grad()
-    def preview(self, averaged: nn.ModuleDict, images: Tensor, path: Path) -> None:
-        """Rows: the pictures; from their own inferred `x_T`; from random `x_T`, which leaves what the code holds."""
-        model = self.averaged(averaged)
+    def preview(self, averaged: nn.ModuleDict, images: Tensor) -> Tensor:
+        """Return the images; those from their own inferred `x_T`; those from random `x_T`, which show what the code holds."""
+        model = self.finished(averaged)
         z = model.encoder(images)
-        x_T = torch.randn((len(images), *self.noise_shape), generator=torch.Generator().manual_seed(0)).to(
-            images.device
-        )
+        x_T = torch.randn((len(images), *self.noise_shape), generator=torch.Generator().manual_seed(0))
         inferred = model.sample(model.invert(images, z, 50), z, 25)
-        rows = torch.cat([images, inferred, model.sample(x_T, z, 25)])
-        save_image(grid(to_pixels(rows), columns=len(images)), path)
+        return torch.cat([images, inferred, model.sample(x_T.to(images.device), z, 25)])
+
+    def finished(self, averaged: nn.ModuleDict) -> DiTi:
+        model = DiTi(self.model.config, self.model.dm, averaged["encoder"], averaged["estimator"])  # type: ignore[arg-type]
+        return model.to(self.model.mean.device)

@@ -1,4 +1,4 @@
-"""Training of the diffusion model that DiTi then freezes."""
+"""The diffusion model (DM): trained from a recipe's `dm` section, or taken from elsewhere; DiTi then freezes it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from ditifeat.data.drawing import grid, save_image, to_pixels
+from ditifeat.errors import ModelError, RecipeError
 from ditifeat.model.codec import load_codec
+from ditifeat.model.config import DMReference
 from ditifeat.model.diffusion import DiffusionModel
-from ditifeat.train.loop import Task
+from ditifeat.pretrained.dm import resolve_dm
+from ditifeat.train.engine import accelerator
+from ditifeat.train.loop import PREVIEWED, Task, Trainer
+from ditifeat.train.losses import denoising
 from ditifeat.train.recipe import DMRecipe, Recipe, UNetSpec
+from ditifeat.train.run import Run
 
 # The published schedule: linear from 1e-4 to 0.02 in 1000 time-steps.
 SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 
 
 def build_unet(spec: UNetSpec, channels: int, size: int) -> UNet2DModel:
-    """A random `UNet2DModel` over maps of `channels` x `size` x `size`."""
+    """Return a random `UNet2DModel` over maps of `channels` x `size` x `size`."""
     guided = spec.style == "guided"
     plain = "Resnet{}sampleBlock2D" if guided else "{}Block2D"
     levels = range(len(spec.channels))
@@ -43,9 +48,13 @@ def build_unet(spec: UNetSpec, channels: int, size: int) -> UNet2DModel:
 
 
 def build_dm(recipe: Recipe) -> DiffusionModel:
-    """The untrained DM of a recipe, its weights drawn from the recipe's seed."""
+    """Return the untrained DM of a recipe, its weights drawn from the recipe's seed.
+
+    Raises:
+        RecipeError: if the recipe has no DM, or takes a pretrained one.
+    """
     if recipe.dm is None or recipe.dm.unet is None:
-        raise TypeError("a pretrained DM is loaded, not built")
+        raise RecipeError("dm: there is no unet to build")
     codec = load_codec(recipe.codec, Path())
     channels, size, _ = codec.shape(recipe.image.size)
     with torch.random.fork_rng(devices=[]):
@@ -54,8 +63,40 @@ def build_dm(recipe: Recipe) -> DiffusionModel:
     return DiffusionModel(unet, {**SCHEDULER, "prediction_type": recipe.dm.prediction}, codec)
 
 
+def frozen_dm(run: Run) -> tuple[DiffusionModel, DMReference]:
+    """Return the DM to freeze and where it is: a given one, or one trained here, whose averaged weights lie in `dm/`.
+
+    Raises:
+        RecipeError, ModelError: if there is none, or it does not read what the codec gives.
+    """
+    recipe = run.recipe
+    if recipe.dm is None:
+        raise RecipeError("missing key dm")
+    if recipe.dm.pretrained is not None:
+        return _pretrained(recipe, recipe.dm.pretrained)
+    folder = run.folder / "dm"
+    dm = build_dm(recipe)
+    if not (folder / "model_index.json").exists():
+        if recipe.dm.optimiser is None:
+            raise RecipeError("dm: there is no optimiser to train it with")
+        task = DMTask(dm, recipe.dm, recipe.image.size)
+        averaged = Trainer(task, run, recipe.dm.optimiser, "dm").train()
+        if accelerator().is_main_process:
+            task.finished(averaged).save(folder)
+        accelerator().wait_for_everyone()
+    return DiffusionModel.load(folder, dm.codec), DMReference()
+
+
+def _pretrained(recipe: Recipe, name: str) -> tuple[DiffusionModel, DMReference]:
+    folder, reference = resolve_dm(name)
+    dm = DiffusionModel.load(folder, load_codec(recipe.codec, folder))
+    if dm.unet.config.in_channels != dm.codec.shape(recipe.image.size)[0]:
+        raise ModelError(f"{name}: reads {dm.unet.config.in_channels} channels, not the codec's")
+    return dm, reference
+
+
 class DMTask(Task):
-    """Denoising (Ho et al. 2020), on the noise or on what the U-Net predicts with a capped weight."""
+    """Denoising: the loss of `losses.denoising`."""
 
     def __init__(self, dm: DiffusionModel, recipe: DMRecipe, image_size: int):
         super().__init__()
@@ -70,16 +111,13 @@ class DMTask(Task):
         x_0 = self.dm.codec.encode(images)
         x_t = schedule.add_noise(x_0, noise, t)
         output = self.dm.unet(x_t, t).sample.float()
-        if self.recipe.loss == "epsilon":
-            return {"loss": (schedule.to_noise(output, x_t, t) - noise).square().mean((1, 2, 3))}
-        # 1 / (1 - alpha_bar) = SNR + 1 turns an error of the picture into one of v; the cap keeps the
-        # nearly clean time-steps, which teach texture alone, from ruling the gradient.
-        weight = (1 / (1 - schedule.alpha_bar[t])).clamp(max=self.recipe.snr_cap)
-        error = schedule.to_image(output, x_t, t) - x_0
-        return {"loss": weight * error.square().mean((1, 2, 3))}
+        return {"loss": denoising(self.recipe, schedule, output, x_0, x_t, t, noise)}
 
-    @torch.no_grad()
-    def preview(self, averaged: nn.ModuleDict, images: Tensor, path: Path) -> None:
-        dm = DiffusionModel(averaged["unet"], self.dm.scheduler, self.dm.codec).to(images.device)  # type: ignore[arg-type]
-        x_T = torch.randn((16, *self.noise_shape), generator=torch.Generator().manual_seed(0))
-        save_image(grid(to_pixels(dm.sample(x_T.to(images.device), steps=25)), columns=8), path)
+    def preview(self, averaged: nn.ModuleDict, images: Tensor) -> Tensor:
+        """Return two rows of samples."""
+        x_T = torch.randn((2 * PREVIEWED, *self.noise_shape), generator=torch.Generator().manual_seed(0))
+        return self.finished(averaged).sample(x_T[: 2 * len(images)].to(images.device), steps=25)
+
+    def finished(self, averaged: nn.ModuleDict) -> DiffusionModel:
+        dm = DiffusionModel(averaged["unet"], self.dm.scheduler, self.dm.codec)  # type: ignore[arg-type]
+        return dm.to(next(averaged.parameters()).device)

@@ -1,0 +1,48 @@
+"""The processes of a run: how many there are, which device each has, and what they tell each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, distributed
+
+
+def accelerator() -> Accelerator:
+    """Return accelerate's view of this process; nothing else in this package makes one.
+
+    Without a GPU it must be told so: otherwise it finds no device to share, and tells each process that it is alone.
+    """
+    return Accelerator(cpu=not torch.accelerator.is_available())
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        distributed.all_reduce(total)
+        return own_share(total)
+
+
+def gather(x: Tensor) -> Tensor:
+    """Concatenate the rows `(B / processes, ...)` of all processes to the global batch's `(B, ...)`, in its order.
+
+    Gradients are summed over the processes, so that the mean over processes of losses of own shares (`own_share`) has
+    the gradient of the global batch's mean loss.
+    """
+    several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    return _Gather.apply(x) if several else x  # type: ignore[no-untyped-call]
+
+
+def own_share(x: Tensor) -> Tensor:
+    """Return this process's rows of the global batch's `(B, ...)`: undoes `gather`."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    return x.chunk(distributed.get_world_size())[distributed.get_rank()]

@@ -1,0 +1,67 @@
+"""A whole run, stage after stage; a stage that is done is not done again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ditifeat.data.batches import load_images
+from ditifeat.errors import RecipeError
+from ditifeat.files import write_text
+from ditifeat.train.card import write_card
+from ditifeat.train.data import TrainingImages, prepare
+from ditifeat.train.engine import accelerator
+from ditifeat.train.evaluate import TrainedModel, evaluate
+from ditifeat.train.loop import Trainer
+from ditifeat.train.recipe import Recipe
+from ditifeat.train.run import Run, claim
+from ditifeat.train.tasks import task_class
+
+
+def run_recipe(
+    recipe: Recipe, data: Path, folder: Path, labels: Any = None, *, resume: bool = False, progress: bool = False
+) -> Path:
+    """Train, evaluate and describe the model of a recipe; see `ditifeat.train.train`."""
+    processes = accelerator()
+    if processes.is_main_process:
+        claim(folder, recipe, resume=resume)
+    processes.wait_for_everyone()
+    with processes.main_process_first():
+        array, names = prepare(data, recipe.image, folder / "data")
+    count = len(names) - recipe.holdout
+    if count < 1:
+        raise RecipeError(f"{data}: has {len(names)} images, of which the recipe holds out {recipe.holdout}")
+    images = TrainingImages(array[:count], names[:count], flip=recipe.flip, seed=recipe.seed)
+    run = Run(recipe, images, folder, resume=resume, progress=progress)
+    task = task_class(recipe.method).build(run, recipe.section)
+    averaged = Trainer(task, run, recipe.section.optimiser, recipe.method).train()
+    model = task.finished(averaged).requires_grad_(False).eval()
+    set_code_statistics(model, images)
+    model.config = replace(model.config, training=run.summary())
+    out = folder / "model"
+    if processes.is_main_process:
+        model.save(out)
+        evaluation = evaluate(model, array, names, count, out, labels)
+        write_text(out / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
+        write_card(out, recipe, model.config, evaluation)
+    processes.wait_for_everyone()
+    return out
+
+
+@torch.no_grad()
+def set_code_statistics(model: TrainedModel, images: TrainingImages, batch: int = 256) -> None:
+    """Set the codes' mean and standard deviation over the training images, from float64 sums."""
+    total = torch.zeros(2, model.partition.d, dtype=torch.float64)
+    for start in range(0, len(images), batch):
+        # MPS has no float64.
+        z = model.encoder(load_images(images.array[start : start + batch], model.mean.device)).cpu().double()
+        total += torch.stack([z.sum(0), z.square().sum(0)])
+    mean = total[0] / len(images)
+    # A dimension that never varies keeps a std above 0, so that standardising it stays finite.
+    std = (total[1] / len(images) - mean.square()).clamp(min=1e-12).sqrt()
+    model.mean.copy_(mean)
+    model.std.copy_(std)

@@ -1,0 +1,158 @@
+"""Whole runs, from a folder of images to a model folder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import ditifeat
+from ditifeat.model.codec import CodecSpec
+from ditifeat.model.diti import DiTi
+from ditifeat.train import train
+from ditifeat.train.loop import list_checkpoints
+from ditifeat.train.pipeline import set_code_statistics
+from ditifeat.train.recipe import Optimiser
+from ditifeat.train.tasks.contrastive import random_encoder
+from tests.conftest import method_recipe, random_model, tiny_recipe
+from tests.train.conftest import assert_equal_weights, read_log, training_images, with_dropout, write_recipe
+
+
+def test_code_statistics():
+    model, data = random_model(tiny_recipe()), training_images()
+    set_code_statistics(model, data, batch=5)
+    codes = model.encoder(data.first(12))
+    assert torch.allclose(model.mean, codes.mean(0), atol=1e-4)
+    assert torch.allclose(model.std, codes.std(0, unbiased=False), rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_whole_run(photos, tmp_path, few_steps):
+    recipe = write_recipe(tmp_path)
+    labels = {"bright": np.arange(10) % 2, "number": np.arange(10.0)}
+    folder = train(recipe, photos, tmp_path / "run", labels=labels)
+    encoder = ditifeat.load_encoder(folder)
+    assert list(encoder.attributes()) == ["bright", "number"]
+    assert max((attribute.weights != 0).sum() for attribute in map(encoder.attributes(True).__getitem__, labels)) <= 16
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "README.md", "attributes-sparse.safetensors", "attributes.safetensors", "config.json", "dm",
+        "estimator.safetensors", "evaluation.json", "model.safetensors",
+    ]  # fmt: skip
+    assert ditifeat.encode(encoder, photos).shape == (10, 32)
+    assert encoder.config.training["diti_images"] == 80 and encoder.config.training["training_images"] == 7
+    assert encoder.config.training["dm_precision"] == "float32"
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["reconstruction"]["held_out"] and evaluation["probe"]["test rows"] == 3
+    card = (folder / "README.md").read_text()
+    assert f"{evaluation['reconstruction']['mse']['inferred_x_T']:.3g}" in card and "| bright |" in card
+    assert "| diti: encoder, estimator | 80 | " in card and " | float32 | " in card
+    assert (encoder.mean != 0).any() and (encoder.std > 0).all()
+
+
+@pytest.mark.slow
+def test_a_pretrained_dm_is_frozen_and_copied(photos, tiny_folder, tmp_path, few_steps):
+    recipe = write_recipe(tmp_path)
+    folder = train(recipe, photos, tmp_path / "run", dm=str(tiny_folder / "dm"))
+    assert_equal_weights(DiTi.load(folder).dm.unet, DiTi.load(tiny_folder).dm.unet)
+    assert not (tmp_path / "run" / "dm-run").exists()
+    assert f"`{tiny_folder / 'dm'}`, not trained here" in (folder / "README.md").read_text()
+    pixels = write_recipe(tmp_path, codec=CodecSpec())
+    with pytest.raises(ditifeat.ModelError, match="12 channels"):
+        train(pixels, photos, tmp_path / "other", dm=str(tiny_folder / "dm"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["pdae", "diffae", "simclr", "simsiam"])
+def test_other_methods_run_whole(method, photos, tmp_path, few_steps):
+    recipe = write_recipe(tmp_path, method_recipe(method, holdout=3))
+    folder = train(recipe, photos, tmp_path / "run", labels={"bright": np.arange(10) % 2}, seed=3)
+    encoder = ditifeat.load_encoder(folder)
+    assert ditifeat.encode(encoder, photos).shape == (10, 32) and encoder.partition.k == 1
+    assert encoder.config.training["seed"] == 3
+    evaluation, card = json.loads((folder / "evaluation.json").read_text()), (folder / "README.md").read_text()
+    assert "probe" in evaluation and "| bright |" in card
+    assert " | float32 | " in card
+    if method in ("pdae", "diffae"):
+        assert f"{evaluation['reconstruction']['ssim']['inferred_x_T']:.3f}" in card
+        edited = ditifeat.edit(encoder, photos / "00.png", reference=photos / "01.png", steps=5)
+        assert edited.size == (32, 32)
+    else:
+        with pytest.raises(ditifeat.ModelError, match="encoder alone"):
+            ditifeat.edit(encoder, photos / "00.png", reference=photos / "01.png", steps=5)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(photos, tmp_path):
+    """SIGKILL in the middle of training, then resume: the end is bitwise that of a run that was left alone."""
+    long = Optimiser(60 * 4, batch=4, lr=1e-3, ema=0.5)
+    base = with_dropout(tiny_recipe())
+    recipe = write_recipe(tmp_path, replace(base, section=replace(base.section, optimiser=long)))
+    program = (
+        "import sys; import ditifeat.train.evaluate as evaluate; evaluate.STEPS = 5\n"
+        "import ditifeat.train.loop as loop; loop.CHECKPOINT_MINUTES = 0.01; loop.PREVIEW_STEPS = 40; loop.PREVIEWED = 2\n"
+        "from ditifeat.train import train; train(sys.argv[1], sys.argv[2], sys.argv[3], resume='resume' in sys.argv)"
+    )
+
+    def start(out, *arguments):
+        command = [sys.executable, "-c", program, str(recipe), str(photos), str(out), *arguments]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    killed = start(tmp_path / "killed")
+    deadline = time.monotonic() + 120
+    while not list_checkpoints(tmp_path / "killed" / "diti-run") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert list_checkpoints(tmp_path / "killed" / "diti-run")
+    assert not (tmp_path / "killed" / "model").exists()
+    resumed, whole = start(tmp_path / "killed", "resume"), start(tmp_path / "whole")
+    for process in (resumed, whole):
+        assert process.wait() == 0, process.stderr.read()
+    assert_equal_weights(*(DiTi.load(tmp_path / name / "model") for name in ("killed", "whole")))
+
+
+PROCESSES = """
+import json, os, sys
+from pathlib import Path
+import ditifeat.train.evaluate as evaluate
+from ditifeat.train import train
+from ditifeat.train.engine import accelerator
+evaluate.STEPS = 5
+recipe, data, out = sys.argv[1:]
+train(recipe, data, out)
+(Path(out) / f"process-{accelerator().process_index}.json").write_text(json.dumps(accelerator().num_processes))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["diti", "simclr", "simsiam"])
+def test_two_processes_learn_what_one_does(photos, tmp_path, few_steps, method):
+    recipe = tiny_recipe(holdout=3) if method == "diti" else method_recipe(method, holdout=3)
+    recipe = replace(recipe, section=replace(recipe.section, optimiser=replace(recipe.section.optimiser, images=24)))
+    path = write_recipe(tmp_path, recipe)
+    program = tmp_path / "program.py"
+    program.write_text(PROCESSES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, str(program), str(path), str(photos), str(tmp_path / "2")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.name for path in (tmp_path / "2").glob("process-*")) == ["process-0.json", "process-1.json"]
+    assert {json.loads(path.read_text()) for path in (tmp_path / "2").glob("process-*")} == {2}
+
+    train(path, photos, tmp_path / "1")
+    one, two = (read_log(tmp_path / n / f"{recipe.method}-run")[-1] for n in "12")
+    assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
+    a, b = (load_file(tmp_path / n / "model" / "model.safetensors") for n in "12")
+    start = {f"encoder.{key}": value for key, value in random_encoder(recipe).state_dict().items()}
+    learnt = torch.cat([(a[key] - start[key]).flatten() for key in start])
+    difference = torch.cat([(a[key] - b[key]).flatten() for key in start])
+    # Adam makes much of the least gradients' rounding; what a process learns from its half alone differs by half.
+    assert learnt.norm() > 0 and difference.norm() < 0.05 * learnt.norm(), difference.norm() / learnt.norm()
