@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ditifeat.errors import InputError
 
@@ -65,17 +66,20 @@ def _edit(arguments: argparse.Namespace) -> None:
                 f"{encoder.config.name}: knows no attributes; give --report, what `ditifeat probe --out` wrote"
             )
         direction = report[arguments.attribute]
+    options: dict[str, Any] = {
+        "direction": direction,
+        "reference": arguments.reference,
+        "subsets": range(*arguments.subsets) if arguments.subsets else None,
+        "x_T": arguments.noise,
+    }
     edited = ditifeat.edit(
         encoder,
         arguments.image,
-        direction,
         scale=arguments.scale or [0.3 if direction is not None else 1.0],
-        reference=arguments.reference,
-        subsets=range(*arguments.subsets) if arguments.subsets else None,
-        x_T=arguments.noise,
         steps=arguments.steps,
         solver=arguments.solver,
         crop=arguments.crop,
+        **options,
     )
     pictures = [picture for picture in edited if isinstance(picture, Image.Image)]
     if len(pictures) != len(edited):
@@ -90,12 +94,12 @@ def _edit(arguments: argparse.Namespace) -> None:
 def _lost(arguments: argparse.Namespace) -> None:
     import ditifeat
     from ditifeat.data.drawing import check_suffix, save_image, sheet
-    from ditifeat.editing.lost import LADDER, lost
+    from ditifeat.editing.lost import TIME_STEPS, lost
 
     check_suffix(arguments.out)
     encoder = ditifeat.load_encoder(arguments.model, device=arguments.device)
-    rows = lost(encoder, arguments.image, arguments.time_steps or LADDER, crop=arguments.crop)
-    steps = ", ".join(map(str, arguments.time_steps or LADDER))
+    rows = lost(encoder, arguments.image, arguments.time_steps or TIME_STEPS, crop=arguments.crop)
+    steps = ", ".join(map(str, arguments.time_steps or TIME_STEPS))
     save_image(sheet({f"{title}: t = {steps}": row for title, row in rows.items()}), arguments.out)
     print(f"{arguments.out}: {', '.join(rows)}")
 

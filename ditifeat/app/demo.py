@@ -16,7 +16,8 @@ import ditifeat
 from ditifeat.data.batches import batches, load_images
 from ditifeat.data.drawing import save_image, sheet, to_pixels
 from ditifeat.data.preprocessing import Crop
-from ditifeat.editing.edit import attribute_edit, checked_direction, subset_edit
+from ditifeat.editing.arguments import checked_direction
+from ditifeat.editing.edit import attribute_edit, subset_edit
 from ditifeat.editing.lost import lost
 from ditifeat.encoding.encoder import Encoder
 from ditifeat.errors import DitifeatError, InputError

@@ -28,7 +28,8 @@ from ditifeat.benchmark.split import Split, in_batches, read_split
 from ditifeat.benchmark.tables import edit_tables
 from ditifeat.data.batches import load_images
 from ditifeat.data.drawing import to_pixels
-from ditifeat.editing.edit import attribute_edit, checked_direction, subset_edit
+from ditifeat.editing.arguments import checked_direction
+from ditifeat.editing.edit import attribute_edit, subset_edit
 from ditifeat.encoding.encoder import Encoder
 from ditifeat.errors import InputError, require
 from ditifeat.files import check_writable, write_text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -11,10 +13,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ditifeat.data.batches import batches, load_images
+from ditifeat.data.batches import load_images
 from ditifeat.data.drawing import to_pixels
 from ditifeat.data.preprocessing import Crop
 from ditifeat.data.sources import is_single
+from ditifeat.editing.arguments import (
+    EditOptions,
+    Output,
+    Scale,
+    check_choice,
+    checked_direction,
+    checked_subsets,
+    decode_all,
+    decode_one,
+    read_scales,
+)
 from ditifeat.errors import InputError
 from ditifeat.model.partition import TimeStepPartition
 from ditifeat.model.sampling import Solver, slerp
@@ -23,18 +36,30 @@ if TYPE_CHECKING:
     from ditifeat.analysis.report import AttributeProbe
     from ditifeat.encoding.encoder import Encoder
 
+logger = logging.getLogger(__name__)
+
 StartNoise = Literal["keep", "slerp", "swap"]
 
 
 def attribute_edit(z: Tensor, weights: Tensor, std: Tensor, scale: float) -> Tensor:
-    """`z' = z + s sqrt(d) std w / ||w||`: codes `(B, d)` moved along a probe's weights `(d,)` on codes over `std`."""
+    """Move codes `(B, d)` along a probe's weights `(d,)` on codes over `std`: `z' = z + s sqrt(d) std w / ||w||`.
+
+    >>> from ditifeat.editing.edit import attribute_edit
+    >>> attribute_edit(torch.zeros(1, 4), torch.tensor([3.0, 0, 0, 0]), torch.ones(4), 0.5)
+    tensor([[1., 0., 0., 0.]])
+    """
     return z + scale * math.sqrt(z.shape[1]) * std * weights / weights.norm()
 
 
 def subset_edit(
     partition: TimeStepPartition, z: Tensor, reference: Tensor, subsets: range, amount: float = 1.0
 ) -> Tensor:
-    """`z' = z1 + a m (z2 - z1)`: the subsets lo..hi-1 of codes `(B, d)` moved towards those of `reference` `(1, d)`."""
+    """Move the subsets lo..hi-1 of codes `(B, d)` towards those of `reference` `(1, d)`: `z' = z1 + a m (z2 - z1)`.
+
+    >>> from ditifeat.editing.edit import subset_edit
+    >>> subset_edit(ditifeat.TimeStepPartition(2, 4), torch.zeros(1, 4), torch.ones(1, 4), range(1, 2))
+    tensor([[0., 0., 1., 1.]])
+    """
     mask = torch.zeros_like(z)
     mask[:, partition.dims_of_subsets(subsets.start, subsets.stop)] = 1
     return z + amount * mask * (reference - z)
@@ -44,156 +69,190 @@ def subset_edit(
 def edit(
     encoder: Encoder,
     images: Any,
-    direction: AttributeProbe | np.ndarray | Tensor | None = None,
+    direction: AttributeProbe | np.ndarray | Tensor,
     *,
-    scale: float | None = None,
-    reference: Any = None,
-    subsets: range | None = None,
-    x_T: StartNoise = "keep",
-    steps: int = 20,
-    solver: Solver = "fixed_point",
-    batch_size: int = 16,
-    crop: Crop = "model",
-) -> Image.Image | list[Image.Image]: ...
+    scale: Scale | None = ...,
+    steps: int = ...,
+    solver: Solver = ...,
+    batch_size: int = ...,
+    crop: Crop = ...,
+    output: Output = ...,
+    progress: bool = ...,
+) -> Any: ...
 
 
 @overload
 def edit(
     encoder: Encoder,
     images: Any,
-    direction: AttributeProbe | np.ndarray | Tensor | None = None,
     *,
-    scale: Sequence[float],
-    reference: Any = None,
-    subsets: range | None = None,
-    x_T: StartNoise = "keep",
-    steps: int = 20,
-    solver: Solver = "fixed_point",
-    batch_size: int = 16,
-    crop: Crop = "model",
-) -> list[Image.Image] | list[list[Image.Image]]: ...
+    reference: Any,
+    subsets: range | None = ...,
+    x_T: StartNoise = ...,
+    scale: Scale | None = ...,
+    steps: int = ...,
+    solver: Solver = ...,
+    batch_size: int = ...,
+    crop: Crop = ...,
+    output: Output = ...,
+    progress: bool = ...,
+) -> Any: ...
 
 
 def edit(
     encoder: Encoder,
     images: Any,
-    direction: AttributeProbe | np.ndarray | Tensor | None = None,
+    direction: Any = None,
     *,
-    scale: float | Sequence[float] | None = None,
     reference: Any = None,
     subsets: range | None = None,
     x_T: StartNoise = "keep",
+    scale: Scale | None = None,
     steps: int = 20,
     solver: Solver = "fixed_point",
     batch_size: int = 16,
     crop: Crop = "model",
+    output: Output = "pil",
+    progress: bool = False,
 ) -> Any:
-    """Pictures with an attribute, or the subsets of a reference image, put in; the rest kept.
+    """Change an attribute of images, or put the subsets of a reference image in; keep the rest.
 
     Each image is inverted to its `x_T` under its own code, the code is changed, and `x_T` is sampled under it. At
-    `scale=0` that is the reconstruction.
+    `scale=0` that is the reconstruction. All images are decoded before the first one is edited.
 
     Args:
         encoder: from `load_encoder`; its frozen DM and estimator are read at the first edit.
         images: anything that `encode` takes.
-        direction: an attribute, `report["Smiling"]`; or a probe's weights `(d,)` on codes standardised with the
-            encoder's own `mean` and `std`.
-        scale: how far. For an attribute the s of DESIGN's attribute edit, 0.3 by default, negative for its contrary; for a
-            reference its share, 1 by default. A sequence of them is a path: its images share one inversion.
-        reference: an image whose subsets are taken, in place of `direction`.
-        subsets: which subsets, a range of step 1; all by default.
-        x_T: "keep" the image's own, "slerp" towards the reference's by `scale` (the published interpolation), or
-            "swap" for the reference's.
-        steps: of inversion and of sampling, each an evaluation of the networks.
+        direction: an attribute, `report["Smiling"]`; or a probe's weights `(d,)` on codes standardised by the encoder's own
+            `mean` and `std`.
+        reference: in place of a direction, an image whose subsets are taken.
+        subsets: which subsets of the reference, a range of step 1; all by default.
+        x_T: "keep" the image's own, "slerp" towards the reference's by `scale` (the published interpolation), or "swap"
+            for the reference's.
+        scale: how far. For a direction, s of `z' = z + s sqrt(d) std w / ||w||`, 0.3 by default, negative for less of the
+            attribute; for a reference, the share of it, 1 by default. Several, as a sequence, array or tensor, share one
+            inversion.
+        steps: of inversion, and of sampling, each an evaluation of the networks.
         solver: "fixed_point", whose reconstruction is close in few steps, or the published "ddim"
-            (`ditifeat.generative.GenerativeModel`).
-        batch_size: images at a time.
+            (`ditifeat.model.generative.GenerativeModel`).
+        batch_size: images per batch.
         crop: as in `encode`.
+        output: "pil" for RGB images, "numpy" for uint8 arrays `(S, S, 3)`, "torch" for float32 tensors `(3, S, S)` in
+            [-1, 1] on the encoder's device.
+        progress: show a bar, if there are several batches.
 
     Returns:
-        An RGB image of the model's size; a list of them unless `images` is a single image. For a sequence of scales each
-        of these is a list, one image a scale.
+        An image of the model's size for a single image and a single scale. Several scales give a list of images per image,
+        several images a list of these; arrays and tensors have dimensions `(n, scales, ...)` in place of lists.
 
     Raises:
-        ImageDecodeError, InputError, ModelError: for images, arguments or weights that do not fit.
+        ImageDecodeError, InputError, ModelError: for images, arguments or weights that do not fit; before the first edit.
+
+    >>> report = encoder.attributes()
+    >>> ditifeat.edit(encoder, "me.png", report["Smiling"], crop="center", steps=4).size
+    (64, 64)
+    >>> swapped = ditifeat.edit(
+    ...     encoder, "photos/", reference="you.png", subsets=range(16, 24), crop="center", steps=2, output="torch"
+    ... )
+    >>> swapped.shape
+    torch.Size([8, 3, 64, 64])
     """
     if (direction is None) == (reference is None):
         raise InputError("give either a direction (an attribute) or a reference image")
     if direction is not None and (subsets is not None or x_T != "keep"):
         raise InputError("subsets and x_T belong to a reference image, not to a direction")
-    if x_T not in ("keep", "slerp", "swap"):
-        raise InputError(f"x_T = {x_T!r} is not one of keep, slerp, swap")
-    scales = _scales(scale, 0.3 if direction is not None else 1.0)
-    model = encoder.model
-    if direction is not None:
-        weights, std = checked_direction(encoder, direction)
+    partition = encoder.partition
+    how = EditOptions(partition.num_time_steps, steps, solver, batch_size, crop, output)
+    change: AttributeChange | ReferenceChange
+    if reference is None:
+        scales, several = read_scales(scale, 0.3)
+        change = AttributeChange(encoder, direction, how)
     else:
-        subsets = _check_subsets(encoder.partition, subsets)
-        reference_z, reference_x_T = _reference(encoder, reference, steps, crop, x_T, solver)
-    edited: list[list[Image.Image]] = []
-    for _, rows in batches(images, encoder.config.image, batch_size, crop):
+        scales, several = read_scales(scale, 1.0)
+        change = ReferenceChange(encoder, reference, checked_subsets(partition, subsets), x_T, how)
+    decoded = decode_all(encoder, images, how)
+    size = encoder.config.image.size
+    edited = [torch.empty(0, len(scales), 3, size, size, device=encoder.device)]
+    for rows in _with_bar(decoded, progress):
         x_0 = load_images(rows, encoder.device)
         z = encoder(x_0)
-        start = model.invert(x_0, z, steps, solver)
-        paths: list[list[Image.Image]] = [[] for _ in rows]
-        for s in scales:
-            begin = start
-            if direction is not None:
-                changed = attribute_edit(z, weights, std, s)
-            else:
-                changed = subset_edit(encoder.partition, z, reference_z, subsets or range(0), s)
-                amount = {"keep": 0.0, "slerp": s, "swap": 1.0}[x_T]
-                begin = slerp(start, reference_x_T.expand_as(start), amount) if amount else start
-            for path, pixels in zip(paths, to_pixels(model.sample(begin, changed, steps, solver=solver)), strict=True):
-                path.append(Image.fromarray(pixels))
-        edited += paths
-    found: list[Any] = edited if isinstance(scale, Sequence) else [path[0] for path in edited]
-    return found[0] if is_single(images) and len(found) == 1 else found
+        start = encoder.model.invert(x_0, z, how.steps, how.solver)
+        changed = (change(z, start, s) for s in scales)
+        made = [encoder.model.sample(begin, code, how.steps, solver=how.solver) for code, begin in changed]
+        edited.append(torch.stack(made, dim=1).clamp(-1, 1))
+    found = torch.cat(edited) if several else torch.cat(edited)[:, 0]
+    return _output(found[0] if is_single(images) and len(found) == 1 else found, how.output)
 
 
-def _scales(scale: float | Sequence[float] | None, default: float) -> list[float]:
-    values = default if scale is None else scale
-    scales = [float(value) for value in (values if isinstance(values, Sequence) else [values])]
-    if not scales or not all(map(math.isfinite, scales)):
-        raise InputError(f"scale = {scale} is not a finite number, nor some of them")
-    return scales
-
-
-def checked_direction(encoder: Encoder, direction: Any) -> tuple[Tensor, Tensor]:
-    """A probe's weights on scaled codes and the std that scaled them, `(d,)` each, on the encoder's device.
+class AttributeChange:
+    """Codes moved along an attribute's direction.
 
     Raises:
-        InputError: for another shape, or weights that are zero or not finite.
+        InputError: for a direction that does not fit the encoder.
     """
-    std = getattr(direction, "std", None) if hasattr(direction, "weights") else None
-    weights = torch.as_tensor(np.asarray(getattr(direction, "weights", direction), dtype=np.float32))
-    if weights.shape != (encoder.partition.d,):
-        raise InputError(
-            f"the direction has shape {tuple(weights.shape)}, the model's codes {encoder.partition.d} numbers"
-        )
-    if not torch.isfinite(weights).all() or not weights.norm() > 0:
-        raise InputError("the direction is zero or not finite; its attribute could not be probed")
-    deviation = encoder.std if std is None else torch.as_tensor(np.asarray(std, dtype=np.float32))
-    return weights.to(encoder.device), deviation.to(encoder.device)
+
+    def __init__(self, encoder: Encoder, direction: Any, how: EditOptions):
+        self.weights, self.std = checked_direction(encoder, direction)
+        learned, here = getattr(direction, "preprocessing", ""), encoder.config.image.fingerprint(how.crop)
+        if learned and learned != here:
+            logger.warning(
+                "the direction was learned from images that were cropped in another way than crop=%r", how.crop
+            )
+
+    def __call__(self, z: Tensor, x_T: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        return attribute_edit(z, self.weights, self.std, scale), x_T
 
 
-def _check_subsets(partition: TimeStepPartition, subsets: range | None) -> range:
-    subsets = range(partition.k) if subsets is None else subsets
-    if not isinstance(subsets, range) or subsets.step != 1:
-        raise InputError(f"subsets = {subsets!r} is not a range of step 1, like range(16, 24)")
-    partition.dims_of_subsets(subsets.start, subsets.stop)
-    if len(subsets) == 0:
-        raise InputError(f"subsets = {subsets} is empty")
-    return subsets
+class ReferenceChange:
+    """Codes, and perhaps `x_T`, moved towards those of a reference image, which is inverted at the first use.
+
+    Raises:
+        ImageDecodeError, InputError: for anything but one image.
+    """
+
+    def __init__(self, encoder: Encoder, reference: Any, subsets: range, x_T: StartNoise, how: EditOptions):
+        check_choice("x_T", x_T, ("keep", "slerp", "swap"))
+        self.encoder, self.subsets, self.towards, self.how = encoder, subsets, x_T, how
+        self.pixels = decode_one(encoder, reference, how.crop, "the reference")
+
+    @cached_property
+    def x_0(self) -> Tensor:
+        return load_images(self.pixels, self.encoder.device)
+
+    @cached_property
+    def z(self) -> Tensor:
+        return self.encoder(self.x_0)
+
+    @cached_property
+    def start(self) -> Tensor:
+        return self.encoder.model.invert(self.x_0, self.z, self.how.steps, self.how.solver)
+
+    def __call__(self, z: Tensor, x_T: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        changed = subset_edit(self.encoder.partition, z, self.z, self.subsets, scale)
+        amount = {"keep": 0.0, "slerp": scale, "swap": 1.0}[self.towards]
+        return changed, slerp(x_T, self.start.expand_as(x_T), amount) if amount else x_T
 
 
-def _reference(
-    encoder: Encoder, reference: Any, steps: int, crop: Crop, x_T: StartNoise, solver: Solver
-) -> tuple[Tensor, Tensor]:
-    """The reference's code `(1, d)` and its `x_T` `(1, C, h, w)`, which only some edits need."""
-    found = [rows for _, rows in batches(reference, encoder.config.image, 2, crop)]
-    if len(found) != 1 or len(found[0]) != 1:
-        raise InputError("the reference must be one image")
-    x_0 = load_images(found[0], encoder.device)
-    z = encoder(x_0)
-    return z, encoder.model.invert(x_0, z, steps, solver) if x_T != "keep" else torch.empty(0)
+def _with_bar(decoded: list[np.ndarray], progress: bool) -> Iterator[np.ndarray]:
+    """Show a bar of images: one batch needs none."""
+    if not progress or len(decoded) < 2:
+        yield from decoded
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=sum(map(len, decoded)), unit="image") as bar:
+        for rows in decoded:
+            yield rows
+            bar.update(len(rows))
+
+
+def _output(images: Tensor, output: Output) -> Any:
+    """Images `(..., 3, S, S)` as they were asked for: a tensor, an array `(..., S, S, 3)`, or nested lists of PIL images."""
+    if output == "torch":
+        return images
+    pixels = to_pixels(images.reshape(-1, *images.shape[-3:])).reshape(*images.shape[:-3], *images.shape[-2:], 3)
+    return pixels if output == "numpy" else _to_pil(pixels)
+
+
+def _to_pil(pixels: np.ndarray) -> Any:
+    return Image.fromarray(pixels) if pixels.ndim == 3 else [_to_pil(image) for image in pixels]

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from PIL import Image
 
 import ditifeat
-from ditifeat import InputError
+from ditifeat import ImageDecodeError, InputError
 from ditifeat.analysis.report import AttributeProbe
 from ditifeat.data.drawing import to_pixels
 from ditifeat.editing.edit import attribute_edit, subset_edit
@@ -108,6 +109,141 @@ def test_plain_weights_are_a_direction(tiny_encoder):
 
 
 @pytest.mark.parametrize(
+    "scale",
+    [
+        (-1.0, 0, 2),
+        range(-1, 2),
+        np.linspace(-1, 1, 3),
+        np.array([-1, 0, 1]),
+        torch.linspace(-1, 1, 3),
+        torch.linspace(-1, 1, 3, dtype=torch.bfloat16, requires_grad=True),
+        [np.float32(-1), torch.tensor(0.0), 1],
+    ],
+)
+def test_several_scales_in_every_kind_of_sequence(tiny_encoder, scale):
+    image, attribute = make_picture(), direction(tiny_encoder)
+    path = ditifeat.edit(tiny_encoder, image, attribute, scale=scale, steps=2)
+    assert len(path) == 3 and all(isinstance(edited, Image.Image) for edited in path)
+    expected = ditifeat.edit(tiny_encoder, image, attribute, scale=-1.0, steps=2)
+    assert difference(path[0], expected) < 0.1 < difference(path[0], path[2])
+
+
+@pytest.mark.parametrize(
+    "scale", [0.5, np.float32(0.5), np.array(0.5), torch.tensor(0.5), torch.nn.Parameter(torch.tensor(0.5))]
+)
+def test_one_scale_in_every_kind_of_number(tiny_encoder, scale):
+    edited = ditifeat.edit(tiny_encoder, make_picture(), direction(tiny_encoder), scale=scale, steps=2)
+    assert isinstance(edited, Image.Image)
+    assert (
+        difference(edited, ditifeat.edit(tiny_encoder, make_picture(), direction(tiny_encoder), scale=0.5, steps=2))
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    "scale", ["0.5", True, None, [], [[0.5]], float("nan"), [1, float("inf")], "ab", {}, 1j, object()]
+)
+def test_scales_that_are_no_numbers(tiny_encoder, scale):
+    if scale is None:
+        scale = [None]
+    with pytest.raises(InputError, match="scale"):
+        ditifeat.edit(tiny_encoder, make_picture(), direction(tiny_encoder), scale=scale)
+
+
+def test_outputs(tiny_encoder):
+    images, attribute = [make_picture(0), make_picture(1)], direction(tiny_encoder)
+
+    def edited(images, scale, output):
+        return ditifeat.edit(tiny_encoder, images, attribute, scale=scale, steps=2, output=output)
+
+    pil = edited(images, [0.0, 1.0], "pil")
+    pixels, tensor = edited(images, [0.0, 1.0], "numpy"), edited(images, [0.0, 1.0], "torch")
+    assert pixels.shape == (2, 2, 32, 32, 3) and pixels.dtype == np.uint8
+    assert tensor.shape == (2, 2, 3, 32, 32) and tensor.dtype == torch.float32 and tensor.abs().max() <= 1
+    assert all(np.array_equal(pixels[i, s], pil[i][s]) for i in range(2) for s in range(2))
+    assert np.array_equal(to_pixels(tensor[1]), pixels[1])
+    for scale, many, shape in (
+        (1.0, images, (2,)),
+        ([1.0], images, (2, 1)),
+        (1.0, images[0], ()),
+        ([1.0], images[0], (1,)),
+    ):
+        assert edited(many, scale, "numpy").shape == (*shape, 32, 32, 3)
+        assert edited(many, scale, "torch").shape == (*shape, 3, 32, 32)
+    assert edited([], 1.0, "numpy").shape == (0, 32, 32, 3) and edited([], [1.0, 2], "torch").shape == (0, 2, 3, 32, 32)
+    # What comes out can go in again.
+    assert ditifeat.encode(tiny_encoder, tensor[0]).shape == (2, 32)
+
+
+def test_a_bar_for_several_batches_when_asked(tiny_encoder, photos, capsys):
+    ditifeat.edit(tiny_encoder, photos, direction(tiny_encoder), steps=1)
+    ditifeat.edit(tiny_encoder, photos, direction(tiny_encoder), steps=1, progress=True)
+    assert capsys.readouterr().err == ""
+    ditifeat.edit(tiny_encoder, photos, direction(tiny_encoder), steps=1, batch_size=4, progress=True)
+    assert "10/10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        torch.from_numpy,
+        lambda weights: torch.nn.Parameter(torch.from_numpy(weights)),
+        lambda weights: torch.from_numpy(weights).double().as_subclass(type("Mine", (torch.Tensor,), {})),
+        lambda weights: weights.tolist(),
+        lambda weights: weights.astype(np.float64),
+    ],
+)
+def test_directions_in_every_kind_of_array(tiny_encoder, kind):
+    weights = direction(tiny_encoder).weights
+    expected = ditifeat.edit(tiny_encoder, make_picture(), weights, steps=2)
+    assert difference(ditifeat.edit(tiny_encoder, make_picture(), kind(weights), steps=2), expected) == 0
+
+
+def test_a_direction_of_other_weights_is_refused(tiny_encoder, photos):
+    features = ditifeat.encode(tiny_encoder, photos)
+    labels = {"odd": np.arange(10) % 2}
+    ours = ditifeat.probe(features, labels)["odd"]
+    assert ours.encoder_weights == tiny_encoder.weights
+    ditifeat.edit(tiny_encoder, photos / "00.png", ours, steps=1)
+    other = ditifeat.probe(replace(features, weights="f" * 64), labels)["odd"]
+    with pytest.raises(InputError, match="odd was learned from features of other weights"):
+        ditifeat.edit(tiny_encoder, photos / "00.png", other)
+
+
+def test_a_direction_of_another_crop_is_noted(tiny_encoder, caplog):
+    attribute = replace(direction(tiny_encoder), preprocessing="0" * 12)
+    with caplog.at_level("WARNING", "ditifeat"):
+        ditifeat.edit(tiny_encoder, make_picture(), attribute, steps=1)
+    assert "another way" in caplog.text
+
+
+class Untouched:
+    """An encoder whose model must not be read."""
+
+    def __init__(self, encoder):
+        self.encoder = encoder
+
+    def __getattr__(self, name):
+        assert name != "model"
+        return getattr(self.encoder, name)
+
+
+def test_images_are_checked_before_the_model_is_read(tiny_encoder, photos, tmp_path):
+    encoder, attribute = Untouched(tiny_encoder), direction(tiny_encoder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: holds no images"):
+        ditifeat.edit(encoder, tmp_path / "empty", attribute)
+    for i in range(3):
+        make_picture(i).save(tmp_path / f"{i}.png")
+    (tmp_path / "9.png").write_bytes(b"x")
+    with pytest.raises(ImageDecodeError, match=r"9\.png"):
+        ditifeat.edit(encoder, tmp_path, attribute, batch_size=1)
+    for missing in ({"reference": tmp_path / "no.png"}, {"direction": attribute, "images": tmp_path / "no.png"}):
+        with pytest.raises(FileNotFoundError, match=r"no\.png"):
+            ditifeat.edit(encoder, **{"images": photos, **missing})
+
+
+@pytest.mark.parametrize(
     "arguments,words",
     [
         ({}, "either a direction"),
@@ -123,8 +259,21 @@ def test_plain_weights_are_a_direction(tiny_encoder):
         ({"reference": make_picture(), "subsets": [1, 2]}, "range"),
         ({"reference": [make_picture()] * 2}, "one image"),
         ({"reference": make_picture(), "x_T": "mix"}, "keep, slerp, swap"),
+        ({"reference": []}, "one image, not none"),
+        ({"direction": np.ones(32), "steps": 2.5}, "steps = 2.5"),
+        ({"direction": np.ones(32), "steps": "9"}, "steps = '9'"),
+        ({"direction": np.ones(32), "steps": 10**6}, "steps = 1000000"),
+        ({"direction": np.ones(32), "batch_size": -1}, "batch_size = -1"),
+        ({"direction": np.ones(32), "batch_size": 1.5}, "batch_size = 1.5"),
+        ({"direction": np.ones(32), "solver": "euler"}, "ddim, fixed_point"),
+        ({"direction": np.ones(32), "crop": "left"}, "model, center"),
+        ({"direction": np.ones(32), "output": "jax"}, "pil, numpy, torch"),
+        ({"direction": "Smiling"}, r"report\['Smiling'\]"),
+        ({"direction": {"Smiling": np.ones(32)}}, r"report\['Smiling'\]"),
+        ({"direction": [None] * 32}, "not finite"),
+        ({"direction": np.full(32, np.nan)}, "not finite"),
     ],
 )
-def test_wrong_arguments_are_refused(tiny_encoder, arguments, words):
+def test_wrong_arguments_are_refused_before_the_model_is_read(tiny_encoder, arguments, words):
     with pytest.raises(InputError, match=words):
-        ditifeat.edit(tiny_encoder, make_picture(), **arguments)
+        ditifeat.edit(Untouched(tiny_encoder), make_picture(), **arguments)

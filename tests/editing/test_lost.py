@@ -28,9 +28,23 @@ def test_rows_are_what_their_titles_say(tiny_encoder, photos):
     assert np.abs(again["the frozen DM"][0].astype(int) - rows["the frozen DM"][1]).max() <= 1
 
 
+@pytest.mark.parametrize("time_steps", [(), [1.5], ["9"], [-1], [1000], 400, None, "400"])
+def test_time_steps_that_do_not_fit(tiny_encoder, photos, time_steps):
+    with pytest.raises(ditifeat.InputError, match="time_steps"):
+        lost(tiny_encoder, photos / "00.png", time_steps)
+
+
+def test_time_steps_in_every_kind_of_sequence(tiny_encoder, photos):
+    expected = lost(tiny_encoder, photos / "00.png", (100, 500))
+    for time_steps in ([100, 500], np.array([100, 500]), torch.tensor([100, 500]), range(100, 501, 400)):
+        rows = lost(tiny_encoder, photos / "00.png", time_steps)
+        assert all(np.array_equal(rows[title], expected[title]) for title in expected)
+
+
 def test_what_does_not_fit_is_refused(tiny_encoder, photos, tmp_path):
-    with pytest.raises(ditifeat.InputError, match=r"0\.\.999"):
-        lost(tiny_encoder, photos / "00.png", (1000,))
+    for arguments in ({"seed": -1}, {"seed": 0.5}, {"crop": "left"}):
+        with pytest.raises(ditifeat.InputError, match=next(iter(arguments))):
+            lost(tiny_encoder, photos / "00.png", **arguments)
     with pytest.raises(ditifeat.InputError, match="one image"):
         lost(tiny_encoder, photos)
     from ditifeat.train.tasks.diffae import build_diffae
@@ -45,8 +59,8 @@ def test_commands(tiny_folder, photos, tmp_path, capsys):
     from ditifeat.app.cli import main
 
     model = ["--model", str(tiny_folder)]
-    assert main(["show", str(photos / "00.png"), "--out", str(tmp_path / "ladder.png"), *model]) == 0
-    assert (tmp_path / "ladder.png").stat().st_size > 5000
+    assert main(["show", str(photos / "00.png"), "--out", str(tmp_path / "lost.png"), *model]) == 0
+    assert (tmp_path / "lost.png").stat().st_size > 5000
     assert main(["encode", str(photos), "--out", str(tmp_path / "f.npz"), *model]) == 0
     capsys.readouterr()
     command = ["search", str(photos / "03.png"), str(tmp_path / "f.npz"), "--time-steps", "500", "1000", *model]
