@@ -33,6 +33,7 @@ def batches(
     crop: Crop = "model",
     on_error: OnError = "raise",
     report: SourceReport | None = None,
+    start: int = 0,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Read batches of names and pixels, uint8 `(B, size, size, 3)`, in order; decoded in threads, two batches ahead.
 
@@ -43,6 +44,7 @@ def batches(
         crop: "model" for `preprocessing.crop`, "center" for the largest central square.
         on_error: "raise" stops at a damaged image; "skip" logs it, adds it to `report`, and goes on.
         report: takes what was skipped and left out.
+        start: the first images of this number are not decoded.
 
     Raises:
         ImageDecodeError: for the first damaged image, unless they are skipped.
@@ -52,7 +54,7 @@ def batches(
     >>> [pixels.shape for names, pixels in batches("photos", Preprocessing(32), batch_size=6)]
     [(6, 32, 32, 3), (2, 32, 32, 3)]
     """
-    batch_size = integer("batch_size", batch_size, 1)
+    batch_size, start = integer("batch_size", batch_size, 1), integer("start", start, 0)
     if crop not in ("model", "center") or on_error not in ("raise", "skip"):
         raise InputError(f"crop = {crop!r} must be model or center, on_error = {on_error!r} raise or skip")
     report = SourceReport() if report is None else report
@@ -68,8 +70,9 @@ def batches(
     threads = min(MAX_THREADS, os.cpu_count() or 1)
     names: list[str] = []
     rows: list[np.ndarray] = []
+    items = islice(sources(images, report), start, None)
     with ThreadPoolExecutor(threads, thread_name_prefix="ditifeat-decode") as pool:
-        for name, row in _ordered(pool, load, sources(images, report), 2 * batch_size, on_error, report):
+        for name, row in _ordered(pool, load, items, 2 * batch_size, on_error, report):
             names.append(name)
             rows.append(row)
             if len(rows) == batch_size:

@@ -42,13 +42,19 @@ def train(
         The model folder.
 
     Raises:
-        RecipeError, ModelError, InputError: for a recipe, DM or images that do not fit; nothing is overwritten.
+        RecipeError, ModelError, InputError: for a recipe, DM, images or labels that do not fit; nothing is overwritten.
+        FolderInUseError: if another process writes to `out`.
+        WriteError: if it cannot be written to, or the disk is full.
+        MissingDependencyError: without accelerate (`pip install 'ditifeat[train]'`).
 
     Example:
         >>> from ditifeat.train import train
         >>> train("images64", "photos", "my-run")  # doctest: +SKIP
         PosixPath('my-run/model')
     """
+    from ditifeat.errors import require
+
+    require("accelerate", "train")
     from ditifeat.train.pipeline import run_recipe
     from ditifeat.train.recipe import with_overrides
 

@@ -66,6 +66,8 @@ def _training(recipe: Recipe, config: ModelConfig) -> str:
             rows.append(f"| {stage}: {networks} | " + " | ".join(numbers) + " |")
     settings = ", ".join(f"{key} `{value}`" for key, value in asdict(recipe.section).items() if key != "optimiser")
     about = f"Seed {recipe.seed}, {facts['training_images']} images."
+    if "skipped_images" in facts:
+        about += f" {facts['skipped_images']} more could not be decoded."
     if recipe.dm is not None and recipe.dm.pretrained is not None:
         about += f" The diffusion model is `{recipe.dm.pretrained}`, not trained here."
     return "\n".join(rows) + f"\n\n{about}" + (f" {settings}." if settings else "")

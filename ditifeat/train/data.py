@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import math
 import os
+import shutil
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ditifeat.data.batches import batches, load_images
+from ditifeat.data.folders import list_folder
 from ditifeat.data.preprocessing import Preprocessing
-from ditifeat.data.sources import sources
-from ditifeat.errors import RecipeError
+from ditifeat.data.sources import SourceReport, sources
+from ditifeat.errors import RecipeError, WriteError
+from ditifeat.files import read_json, write_text
+
+logger = logging.getLogger(__name__)
+
+DECODED = 256  # images that are decoded before any is written
+
+SAVE_SECONDS = 20  # between notes of how far decoding is
 
 
 class TrainingImages:
@@ -56,33 +72,166 @@ class TrainingImages:
         return load_images(self.array[:count])
 
 
-def prepare(data: str | Path, preprocessing: Preprocessing, cache: Path) -> tuple[np.ndarray, list[str]]:
-    """Decodes a folder or tar of images into `cache` (`images.npy`, `images.json`) unless that is done.
+@dataclass(frozen=True)
+class Decoded:
+    """All images of a folder or tar, preprocessed.
+
+    Attributes:
+        array: uint8 `(N, S, S, 3)`, memory-mapped.
+        names: of its rows, by which labels are matched.
+        skipped: names and reasons of the images that could not be decoded.
+    """
+
+    array: np.ndarray
+    names: list[str]
+    skipped: list[tuple[str, str]]
+
+
+def prepare(data: Path, preprocessing: Preprocessing, cache: Path, *, progress: bool = False) -> Decoded:
+    """Decode a folder or tar of images into `cache` (`images.npy`, `images.json`), or go on with it, or find it done.
+
+    Damaged images are left out, counted in the log, and listed with their reasons in `images.json`. What is there already is
+    taken for that of the same files: of the same names and sizes, and the same times or else the same pixels. So the folder
+    may have been moved or copied, but no image added, changed or deleted.
+
+    Args:
+        data: the folder or tar.
+        preprocessing: crop and size.
+        cache: folder to write.
+        progress: show a progress bar.
 
     Raises:
-        RecipeError: if there is no image, or the cache was made from other data.
+        RecipeError: if there is no image to train on, or the cache was made from other images or another preprocessing.
+        WriteError: if there is no space for the images, before any is decoded.
     """
-    array_file, names_file = cache / "images.npy", cache / "images.json"
-    made_from = {"data": str(Path(data).resolve()), "preprocessing": repr(preprocessing)}
-    if names_file.exists():
-        stored = json.loads(names_file.read_text("utf-8"))
-        if stored["made_from"] != made_from:
-            raise RecipeError(f"{cache}: holds images made from {stored['made_from']}; use another output folder")
-        return np.load(array_file, mmap_mode="r"), stored["names"]
+    about = {"preprocessing": json.loads(json.dumps(asdict(preprocessing))), "files": _files(data)}
+    if (cache / "images.json").exists():
+        stored = read_json(cache / "images.json")
+        _check_same(stored, about, data, preprocessing, cache)
+    else:
+        stored = _decode(data, preprocessing, cache, about, progress)
+    array = np.load(cache / "images.npy", mmap_mode="r")[: len(stored["names"])]
+    return Decoded(array, stored["names"], [(name, reason) for name, reason in stored["skipped"]])
+
+
+def _files(data: Path) -> list[list[Any]]:
+    """Name, size and time of each image file, or of the tar, whatever folder they lie in."""
+    if data.is_dir():
+        return [_file(path, path.relative_to(data).as_posix()) for path in list_folder(data)]
+    return [_file(data, "")]
+
+
+def _file(path: Path, name: str) -> list[Any]:
+    try:
+        found = path.stat()
+    except OSError:  # a broken link: that it cannot be read is said when it is decoded
+        return [name, -1, 0]
+    return [name, found.st_size, found.st_mtime_ns]
+
+
+def _check_same(
+    stored: dict[str, Any], about: dict[str, Any], data: Path, preprocessing: Preprocessing, cache: Path
+) -> None:
+    if stored["preprocessing"] != about["preprocessing"]:
+        raise RecipeError(f"{cache}: holds images cut or resized in another way; use another output folder")
+    before, now = ({name: size for name, size, _ in files} for files in (stored["files"], about["files"]))
+    changes = {
+        "added": sorted(now.keys() - before.keys()),
+        "deleted": sorted(before.keys() - now.keys()),
+        "changed": sorted(name for name in now.keys() & before.keys() if now[name] != before[name]),
+    }
+    if not any(changes.values()) and stored["files"] != about["files"]:
+        logger.info("%s: files have other times than when they were decoded; comparing their pixels", data)
+        changes["changed"] = _changed_pixels(stored, data, preprocessing, cache)
+        if not changes["changed"]:
+            write_text(cache / "images.json", json.dumps(stored | about))
+    if any(changes.values()):
+        counts = ", ".join(f"{len(names)} {kind} ({names[0] or data.name})" for kind, names in changes.items() if names)
+        raise RecipeError(
+            f"{data}: is not what the run was begun with: {counts}; restore the images, or use another output folder"
+        )
+
+
+def _changed_pixels(stored: dict[str, Any], data: Path, preprocessing: Preprocessing, cache: Path) -> list[str]:
+    array = np.load(cache / "images.npy", mmap_mode="r")
+    report = SourceReport()
+    changed: list[str] = []
+    done = 0
+    for names, rows in batches(data, preprocessing, DECODED, on_error="skip", report=report):
+        before = array[done : done + len(rows)]
+        same = [
+            a == b and np.array_equal(x, y)
+            for a, b, x, y in zip(names, stored["names"][done:], rows, before, strict=False)
+        ]
+        changed += [name for name, equal in zip(names, same, strict=False) if not equal]
+        done += len(names)
+    skipped = {name for name, _ in stored["skipped"]} ^ {name for name, _ in report.skipped}
+    return changed or sorted(skipped)
+
+
+def _decode(
+    data: Path, preprocessing: Preprocessing, cache: Path, about: dict[str, Any], progress: bool
+) -> dict[str, Any]:
+    """Write `images.npy`, and then `images.json`; `partial.json` says how far a decoding came that was stopped."""
+    partial, note = cache / "images.partial.npy", cache / "partial.json"
     count = sum(1 for _ in sources(data))
     if count == 0:
         raise RecipeError(f"{data}: holds no images")
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = array_file.with_suffix(".partial.npy")
-    shape = (count, preprocessing.size, preprocessing.size, 3)
-    array = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-    names: list[str] = []
-    for batch_names, rows in batches(data, preprocessing, 256):
-        array[len(names) : len(names) + len(rows)] = rows
-        names += batch_names
+    state: dict[str, Any] = about | {"names": [], "skipped": []}
+    if note.exists() and partial.exists() and {**read_json(note), "names": [], "skipped": []} == state:
+        state = read_json(note)
+        array: np.memmap = np.lib.format.open_memmap(partial, "r+")
+    else:
+        cache.mkdir(parents=True, exist_ok=True)
+        array = _reserve(partial, (count, preprocessing.size, preprocessing.size, 3))
+    report = SourceReport(skipped=state["skipped"])
+    start = len(state["names"]) + len(state["skipped"])
+    saved = time.monotonic()
+    with tqdm(total=count, initial=start, desc="decoding", unit="image", disable=not progress) as bar:
+        for names, rows in batches(data, preprocessing, DECODED, on_error="skip", report=report, start=start):
+            done = len(state["names"])
+            array[done : done + len(rows)] = rows
+            state["names"] += names
+            bar.update(len(state["names"]) + len(report.skipped) - bar.n)
+            if time.monotonic() - saved > SAVE_SECONDS:
+                array.flush()
+                write_text(note, json.dumps(state))
+                saved = time.monotonic()
+    if not state["names"]:
+        raise RecipeError(f"{data}: none of {count} images can be decoded; the first: {report.skipped[0][1]}")
+    if report.skipped:
+        logger.warning("%s: %d of %d images left out, %s", data, len(report.skipped), count, cache / "images.json")
     array.flush()
-    os.replace(partial, array_file)
-    partial_names = names_file.with_suffix(".partial")
-    partial_names.write_text(json.dumps({"made_from": made_from, "names": names}), "utf-8")
-    os.replace(partial_names, names_file)
-    return np.load(array_file, mmap_mode="r"), names
+    os.replace(partial, cache / "images.npy")
+    write_text(cache / "images.json", json.dumps(state))
+    note.unlink(missing_ok=True)
+    return state
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A new memory-mapped uint8 array, whose space is taken now: a full disk would kill who writes to the map."""
+    try:
+        array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+        with path.open("r+b") as file:
+            _allocate(file.fileno(), path)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise WriteError(
+            f"{path}: {math.prod(shape) / 1e9:.2g} GB for the decoded images cannot be had ({error.strerror}); free space, or "
+            "use a folder on another disk"
+        ) from error
+    return array
+
+
+def _allocate(descriptor: int, path: Path) -> None:
+    size = os.fstat(descriptor).st_size
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    except AttributeError:
+        pass  # macOS and Windows have none
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+    if shutil.disk_usage(path.parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

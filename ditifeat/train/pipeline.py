@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from ditifeat.data.batches import load_images
+from ditifeat.data.labels import read_labels
 from ditifeat.errors import RecipeError
 from ditifeat.files import write_text
 from ditifeat.train.card import write_card
@@ -18,7 +20,7 @@ from ditifeat.train.engine import accelerator
 from ditifeat.train.evaluate import TrainedModel, evaluate
 from ditifeat.train.loop import Trainer
 from ditifeat.train.recipe import Recipe
-from ditifeat.train.run import Run, claim
+from ditifeat.train.run import Run, claimed
 from ditifeat.train.tasks import task_class
 
 
@@ -26,30 +28,45 @@ def run_recipe(
     recipe: Recipe, data: Path, folder: Path, labels: Any = None, *, resume: bool = False, progress: bool = False
 ) -> Path:
     """Train, evaluate and describe the model of a recipe; see `ditifeat.train.train`."""
+    if folder.resolve().is_relative_to(data.resolve()):
+        raise RecipeError(f"{folder}: lies in {data}, whose images it would add to; use a folder elsewhere")
+    main = accelerator().is_main_process
+    with claimed(folder, recipe, resume=resume) if main else nullcontext():
+        _stages(recipe, data, folder, labels, resume, progress and main)
+    return folder / "model"
+
+
+def _stages(recipe: Recipe, data: Path, folder: Path, labels: Any, resume: bool, progress: bool) -> None:
     processes = accelerator()
-    if processes.is_main_process:
-        claim(folder, recipe, resume=resume)
-    processes.wait_for_everyone()
     with processes.main_process_first():
-        array, names = prepare(data, recipe.image, folder / "data")
-    count = len(names) - recipe.holdout
+        decoded = prepare(data, recipe.image, folder / "data", progress=progress)
+    count = len(decoded.names) - recipe.holdout
     if count < 1:
-        raise RecipeError(f"{data}: has {len(names)} images, of which the recipe holds out {recipe.holdout}")
-    images = TrainingImages(array[:count], names[:count], flip=recipe.flip, seed=recipe.seed)
+        raise RecipeError(f"{data}: has {len(decoded.names)} images, of which the recipe holds out {recipe.holdout}")
+    if labels is not None:
+        _check_labels(labels, recipe, decoded.names)
+    images = TrainingImages(decoded.array[:count], decoded.names[:count], flip=recipe.flip, seed=recipe.seed)
     run = Run(recipe, images, folder, resume=resume, progress=progress)
     task = task_class(recipe.method).build(run, recipe.section)
     averaged = Trainer(task, run, recipe.section.optimiser, recipe.method).train()
     model = task.finished(averaged).requires_grad_(False).eval()
     set_code_statistics(model, images)
-    model.config = replace(model.config, training=run.summary())
-    out = folder / "model"
+    skipped = {"skipped_images": len(decoded.skipped)} if decoded.skipped else {}
+    model.config = replace(model.config, training=run.summary() | skipped)
     if processes.is_main_process:
+        out = folder / "model"
         model.save(out)
-        evaluation = evaluate(model, array, names, count, out, labels)
+        evaluation = evaluate(model, decoded.array, decoded.names, count, out, labels)
         write_text(out / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
         write_card(out, recipe, model.config, evaluation)
     processes.wait_for_everyone()
-    return out
+
+
+def _check_labels(labels: Any, recipe: Recipe, names: list[str]) -> None:
+    """Before training, which takes hours, and not after."""
+    if recipe.holdout == 0:
+        raise RecipeError("labels serve to evaluate on images held out, and the recipe holds none out; give holdout")
+    read_labels(labels, names)
 
 
 @torch.no_grad()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ditifeat.errors import RecipeError
-from ditifeat.files import write_text
+from ditifeat.errors import DitifeatError, RecipeError, WriteError
+from ditifeat.files import exclusive, write_text
 from ditifeat.train.data import TrainingImages
 from ditifeat.train.recipe import Recipe, load_recipe, recipe_to_dict
 
@@ -50,23 +52,42 @@ class Run:
         return summary
 
 
-def claim(folder: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Write the recipe into a new run's folder, or check that an old one has the same.
+@contextmanager
+def claimed(folder: Path, recipe: Recipe, *, resume: bool) -> Iterator[None]:
+    """Hold a run's folder, which nobody else then writes to: a new one gets the recipe, an old one must have the same.
+
+    What the system says of files while it is held (a full disk, a folder that is gone) becomes a `WriteError`.
 
     Raises:
         RecipeError: if the folder holds something else, or a run that is not to be resumed or is another recipe's.
+        FolderInUseError: if another process writes to it.
+        WriteError: if it cannot be written to.
     """
     path = folder / "recipe.yaml"
-    if not path.exists():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise RecipeError(f"{folder}: is not empty and holds no run; use another folder")
-        write_text(path, yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
-    elif not resume:
-        raise RecipeError(f"{folder}: holds a run already; go on with --resume, or use another folder")
-    elif load_recipe(path) != recipe:
-        raise RecipeError(
-            f"{folder}: was begun with another recipe ({path}); resume with that file, or use another folder"
-        )
+    # Before anything is written there, the lock's file included.
+    if not path.exists() and (folder.is_file() or any(entry.name != ".lock" for entry in _entries(folder))):
+        raise RecipeError(f"{folder}: is not empty and holds no run; use another folder")
+    with exclusive(folder):
+        if not path.exists():
+            write_text(path, yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
+        elif not resume:
+            raise RecipeError(f"{folder}: holds a run already; go on with --resume, or use another folder")
+        elif load_recipe(path) != recipe:
+            raise RecipeError(
+                f"{folder}: was begun with another recipe ({path}); resume with that file, or use another folder"
+            )
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, DitifeatError):
+                raise
+            raise WriteError(
+                f"{error.filename or folder}: {error.strerror or error}; mend that, and go on with --resume"
+            ) from error
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    return folder.iterdir() if folder.is_dir() else iter(())
 
 
 def _cost(log: Path) -> dict[str, Any]:

@@ -138,3 +138,10 @@ def test_threads_are_bounded_and_nothing_global_changes():
 def test_no_module_changes_warning_filters():
     for path in Path(ditifeat.data.__file__).parent.glob("*.py"):
         assert "catch_warnings" not in path.read_text("utf-8") and "simplefilter" not in path.read_text("utf-8")
+
+
+def test_start_leaves_out_the_first_images_and_nothing_else(photos):
+    whole, rest = (list(batches(photos, Preprocessing(16), 4, start=start)) for start in (0, 3))
+    names = [name for part, _ in whole for name in part]
+    assert [name for part, _ in rest for name in part] == names[3:]
+    assert np.array_equal(np.concatenate([rows for _, rows in rest]), np.concatenate([rows for _, rows in whole])[3:])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 import ditifeat
+from ditifeat import InputError, RecipeError
+from ditifeat.errors import MissingDependencyError, WriteError
 from ditifeat.model.codec import CodecSpec
 from ditifeat.model.diti import DiTi
 from ditifeat.train import train
@@ -31,6 +34,72 @@ def test_code_statistics():
     codes = model.encoder(data.first(12))
     assert torch.allclose(model.mean, codes.mean(0), atol=1e-4)
     assert torch.allclose(model.std, codes.std(0, unbiased=False), rtol=1e-3)
+
+
+class NoFloat64(torch.Tensor):
+    """A tensor of a device without float64, as Apple's GPUs."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        result = super().__torch_function__(function, types, args, kwargs or {})
+        if isinstance(result, cls) and result.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return result.as_subclass(torch.Tensor) if function is torch.Tensor.cpu else result
+
+
+def test_code_statistics_on_a_device_without_float64():
+    with pytest.raises(TypeError, match="float64"):
+        torch.ones(2).as_subclass(NoFloat64).double()
+    model, plain, data = random_model(tiny_recipe()), random_model(tiny_recipe()), training_images()
+    set_code_statistics(plain, data)
+    model.encoder.register_forward_hook(lambda module, inputs, codes: codes.as_subclass(NoFloat64))
+    set_code_statistics(model, data)
+    assert torch.equal(model.mean, plain.mean) and torch.equal(model.std, plain.std)
+
+
+def refused(monkeypatch, error, words, *arguments, **options):
+    """That `train` refuses, before it decodes or trains anything."""
+    monkeypatch.setattr("ditifeat.train.loop.Trainer.__init__", lambda *a: pytest.fail("trained"))
+    with pytest.raises(error, match=words):
+        train(*arguments, **options)
+
+
+def test_what_is_wrong_is_said_before_training(photos, tmp_path, monkeypatch):
+    recipe = tiny_recipe(holdout=3)
+    labels = {"bright": np.arange(9) % 2}
+    refused(monkeypatch, InputError, "10", recipe, photos, tmp_path / "a", labels=labels)
+    refused(monkeypatch, InputError, "nowhere", recipe, photos, tmp_path / "b", labels=tmp_path / "nowhere.csv")
+    refused(monkeypatch, RecipeError, "holds none out", tiny_recipe(), photos, tmp_path / "c", labels=labels)
+    refused(monkeypatch, RecipeError, "holds out 10", tiny_recipe(holdout=10), photos, tmp_path / "d")
+    refused(monkeypatch, RecipeError, "lies in", recipe, photos, photos / "run")
+    refused(monkeypatch, InputError, "nowhere", recipe, tmp_path / "nowhere", tmp_path / "e")
+    assert not (photos / "run").exists()
+
+
+def test_without_accelerate(monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'ditifeat\[train\]'"):
+        train("images64", "photos", "run")
+
+
+def test_a_full_disk_in_training_is_our_error(photos, tmp_path, monkeypatch):
+    def full(self, *arguments, **options):
+        raise OSError(28, os.strerror(28), "log.jsonl")
+
+    monkeypatch.setattr("ditifeat.train.loop.Trainer._log", full)
+    recipe = method_recipe("simclr", holdout=3)
+    with pytest.raises(WriteError, match=r"log\.jsonl: No space left"):
+        train(recipe, photos, tmp_path / "run")
+
+
+def test_a_damaged_image_does_not_end_a_run(photos, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(photos, folder)
+    (folder / "00a.png").write_bytes(b"")
+    model = train(method_recipe("simclr", holdout=3), folder, tmp_path / "run")
+    facts = ditifeat.load_encoder(model).config.training
+    assert facts["skipped_images"] == 1 and facts["training_images"] == 7
+    assert "1 more could not be decoded" in (model / "README.md").read_text()
 
 
 @pytest.mark.slow
