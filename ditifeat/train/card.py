@@ -21,35 +21,55 @@ RECONSTRUCTED_FROM = {
 
 PAPER = "https://arxiv.org/abs/2401.11430"
 
+DITI_TAGS = ("disentanglement", "diffusion", "arxiv:2401.11430")
+
 
 def write_card(folder: Path, recipe: Recipe, config: ModelConfig, evaluation: dict[str, Any]) -> None:
     """Write `README.md` with the Hub's metadata into a model folder."""
+    card = recipe.card
     metadata = ModelCardData(
-        license=recipe.card.license,
+        license=card.license,
+        license_name=card.license_name or None,
+        license_link=card.license_link or None,
         library_name="ditifeat",
         pipeline_tag="image-feature-extraction",
-        tags=["representation-learning", "disentanglement", "diffusion", "arxiv:2401.11430"],
+        tags=["representation-learning", *(DITI_TAGS if _by_time_steps(config) else ())],
     )
     text = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(_sections(recipe, config, evaluation)) + "\n"
     write_text(folder / "README.md", text)
 
 
+def _by_time_steps(config: ModelConfig) -> bool:
+    return config.partition.k > 1
+
+
 def _sections(recipe: Recipe, config: ModelConfig, evaluation: dict[str, Any]) -> list[str]:
-    p, image = config.partition, config.image
+    image = config.image
     return [
         f"# {recipe.name}",
-        f"Image features that come apart: {p.d} numbers in {p.k} subsets, each of which belongs to a range of diffusion "
-        f"time-steps ([DiTi, ICLR 2024]({PAPER})). Made with `ditifeat train {recipe.name}`.",
-        f'```python\nimport ditifeat\n\nencoder = ditifeat.load_encoder("{recipe.name}")  # a bundled name, a folder, or org/name\n'
+        _what_it_is(recipe, config),
+        "```python\nimport ditifeat\n\n"
+        'encoder = ditifeat.load_encoder("path/to/this/folder")  # or org/name, where it is on the Hub\n'
         'features = ditifeat.encode(encoder, "photos/")\n```',
         f"**Input.** {image.size} x {image.size} pixels, cut from {image.alignment}: the box {_box(image.crop)} of the "
         f"image's width and height, {image.resampling} resampling.",
         "## Training\n" + _training(recipe, config),
         "## Evaluation\n" + _evaluation(evaluation),
         f"## Data and terms\n{recipe.card.data}\n\n{recipe.card.terms}",
-        "## Limits\nThe features know what the training images show and how they are cut; other images, or the same "
-        f"ones cut otherwise, get features without meaning. {recipe.card.limits}".rstrip(),
+        "## Limits\nThe features are those of images like the training images, cut in the same way; those of other images, or "
+        f"of the same ones cut otherwise, mean little. {recipe.card.limits}".rstrip(),
     ]
+
+
+def _what_it_is(recipe: Recipe, config: ModelConfig) -> str:
+    p = config.partition
+    made = f"Made with `ditifeat train`, recipe `{recipe.name}`, method `{recipe.method}`."
+    if not _by_time_steps(config):
+        return f"{p.d}-dimensional image features. {made}"
+    return (
+        f"{p.d}-dimensional image features in {p.k} subsets, each of which belongs to a range of diffusion time-steps "
+        f"([DiTi, ICLR 2024]({PAPER})). {made}"
+    )
 
 
 def _box(crop: tuple[float, ...]) -> str:
@@ -89,13 +109,15 @@ def _evaluation(evaluation: dict[str, Any]) -> str:
         lines.append("")
     if "probe" in evaluation:
         found = evaluation["probe"]
-        lines += [
-            f"Linear probe ({found['protocol']}), {found['train rows']} rows to train, {found['test rows']} held out:",
-            f"**mean AP {found['mean_ap']:.3f}** over {len(found['scores'])} attributes.",
-            "",
-            "| attribute | " + " | ".join(next(iter(found["scores"].values()))) + " |",
-            "|---|---|---|---|",
-        ]
+        lines.append(
+            f"Linear probe ({found['protocol']}), {found['train rows']} rows to train, {found['test rows']} held out."
+        )
+        if found["mean_ap"] is not None:
+            lines.append(f"**Mean AP {found['mean_ap']:.3f}** over attributes with two values.")
+        kinds: dict[tuple[str, ...], list[str]] = {}
         for name, scores in found["scores"].items():
-            lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in scores.values()) + " |")
+            row = f"| {name} | " + " | ".join("-" if v is None else f"{v:.3f}" for v in scores.values()) + " |"
+            kinds.setdefault(tuple(scores), []).append(row)
+        for columns, rows in kinds.items():
+            lines += ["", "| attribute | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|", *rows]
     return "\n".join(lines).rstrip() or "None: there were no labels."

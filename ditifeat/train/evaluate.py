@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,8 @@ from ditifeat.analysis.metrics import mse, ssim
 from ditifeat.analysis.probe import probe
 from ditifeat.analysis.report import ProbeReport
 from ditifeat.data.batches import load_images
-from ditifeat.encoding.encoder import ATTRIBUTES, SPARSE_ATTRIBUTES
+from ditifeat.encoding.encoder import ATTRIBUTES, SPARSE_ATTRIBUTES, WEIGHTS
+from ditifeat.files import sha256
 from ditifeat.model.config import ModelConfig
 from ditifeat.model.diti import DiTi
 from ditifeat.model.generative import GenerativeModel
@@ -43,11 +45,18 @@ class TrainedModel(Protocol):
 
 
 @torch.no_grad()
-def encode_rows(model: TrainedModel, array: np.ndarray, names: list[str]) -> Features:
-    """Encode preprocessed images, uint8 `(N, S, S, 3)`, to features `(N, d)`."""
+def encode_rows(model: TrainedModel, array: np.ndarray, names: list[str], folder: Path) -> Features:
+    """Encode preprocessed images, uint8 `(N, S, S, 3)`, to features `(N, d)` of the encoder that lies in `folder`."""
     device = model.mean.device
     rows = [model.encoder(load_images(array[i : i + 256], device)).float().cpu() for i in range(0, len(array), 256)]
-    return Features(torch.cat(rows).numpy(), tuple(names), model.partition, model.config.name)
+    return Features(
+        torch.cat(rows).numpy(),
+        tuple(names),
+        model.partition,
+        model.config.name,
+        sha256(folder / WEIGHTS),
+        model.config.image.fingerprint(),
+    )
 
 
 @torch.no_grad()
@@ -97,7 +106,7 @@ def evaluate(
         about = {"images": len(images), "held_out": count < len(array), "steps": STEPS}
         result["reconstruction"] = about | reconstruction(model, images, STEPS)
     if labels is not None and count < len(array):
-        features = encode_rows(model, array, names)
+        features = encode_rows(model, array, names, folder)
         report = probe(features, labels, train_rows=np.arange(count))
         report.save(folder / ATTRIBUTES)
         if features.shape[1] > SPARSE:
@@ -107,5 +116,10 @@ def evaluate(
 
 
 def _summary(report: ProbeReport) -> dict[str, Any]:
-    scores = {name: {k: round(v, 4) for k, v in report[name].scores.items()} for name in report}
-    return {"mean_ap": round(report.mean_ap, 4), **report.about, "scores": scores}
+    scores = {name: {key: _rounded(value) for key, value in report[name].scores.items()} for name in report}
+    return {"mean_ap": _rounded(report.mean_ap), **report.about, "scores": scores}
+
+
+def _rounded(value: float) -> float | None:
+    """None for NaN, which JSON lacks: of an attribute that all test rows have, or of none of the kind."""
+    return round(value, 4) if math.isfinite(value) else None

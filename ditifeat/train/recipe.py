@@ -135,14 +135,28 @@ class CardFacts:
     Attributes:
         data: the training images, in a sentence with their source.
         terms: what their terms mean for the weights.
-        license: the weights' licence, as the Hub names it.
+        license: the weights' licence, as the Hub names it; "unknown" where the recipe does not say.
+        license_name: of a licence "other".
+        license_link: where to read a licence "other": a URL.
         limits: what follows from these images for whoever uses the weights.
+
+    Raises:
+        RecipeError: for a licence "other" without name or link, or a name or link of another.
     """
 
     data: str = "the images of whoever ran this recipe"
     terms: str = "as those images allow"
-    license: str = "other"
+    license: str = "unknown"
+    license_name: str = ""
+    license_link: str = ""
     limits: str = ""
+
+    def __post_init__(self) -> None:
+        details = bool(self.license_name), self.license_link.startswith(("https://", "http://"))
+        if self.license == "other" and not all(details):
+            raise RecipeError("card: license other needs license_name, and license_link with a URL")
+        if self.license != "other" and (self.license_name or self.license_link):
+            raise RecipeError(f"card: license {self.license} has a name and a text; license_name is for other")
 
 
 @dataclass(frozen=True)
