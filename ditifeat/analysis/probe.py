@@ -135,37 +135,47 @@ def _probe_group(
     targets = np.stack([a.values for a in group], axis=1)
     binary = np.array([a.kind == "binary" for a in group])
     weights, biases = np.zeros((len(group), x.shape[1]), np.float32), np.zeros(len(group))
+    constant = np.ones(len(group), dtype=bool)
     if train.any():
         weights, biases = fit(x[train], targets[train], binary)
-        constant = binary & (targets[train].min(0) == targets[train].max(0))
+        constant = targets[train].min(0) == targets[train].max(0)
         weights[constant], biases[constant] = 0, 0
-        for i in np.flatnonzero(constant):
-            logger.warning("attribute %s: the training rows have one value only; it cannot be probed", group[i].name)
+    for i in np.flatnonzero(constant):
+        logger.warning("attribute %s: the training rows have one value only; it cannot be probed", group[i].name)
     scores = [
-        _scores(x[test] @ w + b, y, a) for w, b, y, a in zip(weights, biases, targets[test].T, binary, strict=True)
+        _scores(x[test] @ weights[i] + biases[i], targets[test, i], binary[i], fitted=not constant[i])
+        for i in range(len(group))
     ]
     parts = [*columns, *(slice(0, column.stop) for column in columns)]
-    if not (train.any() and test.any()):
-        return weights, biases, scores, [(float("nan"),) * len(parts)] * len(group)
+    none = (float("nan"),) * len(parts)
+    if constant.all():
+        return weights, biases, scores, [none] * len(group)
     predictions = ridge_predictions(x[train], targets[train], x[test], parts)
     by_range = [
-        tuple(_scores(part[:, i], targets[test, i], binary[i])["ap" if binary[i] else "r"] for part in predictions)
+        none if constant[i] else tuple(_main_score(part[:, i], targets[test, i], binary[i]) for part in predictions)
         for i in range(len(group))
     ]
     return weights, biases, scores, by_range
 
 
-def _scores(predicted: np.ndarray, truth: np.ndarray, binary: bool) -> dict[str, float]:
-    """AP, AUROC and prevalence, or r and MSE; nan where they have no value."""
-    from sklearn.metrics import average_precision_score, mean_squared_error, roc_auc_score
+def _main_score(predicted: np.ndarray, truth: np.ndarray, binary: bool) -> float:
+    """AP of a binary attribute, Pearson's r of a real-valued one; nan where it has no value."""
+    from sklearn.metrics import average_precision_score
+
+    if not len(truth) or truth.min() == truth.max():
+        return float("nan")
+    if binary:
+        return float(average_precision_score(truth, predicted))
+    return float(np.corrcoef(predicted, truth)[0, 1]) if predicted.std() > 0 else float("nan")
+
+
+def _scores(predicted: np.ndarray, truth: np.ndarray, binary: bool, *, fitted: bool) -> dict[str, float]:
+    """AP, AUROC and prevalence, or r and MSE; all but the prevalence are nan if nothing could be fitted."""
+    from sklearn.metrics import roc_auc_score
 
     nan = float("nan")
+    main = _main_score(predicted, truth, binary) if fitted else nan
     if not binary:
-        varied = len(truth) and predicted.std() > 0 and truth.std() > 0
-        r = float(np.corrcoef(predicted, truth)[0, 1]) if varied else nan
-        return {"r": r, "mse": float(mean_squared_error(truth, predicted)) if len(truth) else nan}
-    prevalence = float(truth.mean()) if len(truth) else nan
-    if not 0 < prevalence < 1:
-        return {"ap": nan, "auroc": nan, "prevalence": prevalence}
-    ap, auroc = average_precision_score(truth, predicted), roc_auc_score(truth, predicted)
-    return {"ap": float(ap), "auroc": float(auroc), "prevalence": prevalence}
+        return {"r": main, "mse": float(np.square(truth - predicted).mean()) if fitted and len(truth) else nan}
+    auroc = float(roc_auc_score(truth, predicted)) if np.isfinite(main) else nan
+    return {"ap": main, "auroc": auroc, "prevalence": float(truth.mean()) if len(truth) else nan}

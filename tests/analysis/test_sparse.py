@@ -16,7 +16,7 @@ def data(n=1500, d=60, attributes=3, matter=4, seed=0):
     return x, labels, true
 
 
-@pytest.mark.parametrize("protocol", ["sklearn", "paper"])
+@pytest.mark.parametrize("protocol", ["sklearn", pytest.param("paper", marks=pytest.mark.slow)])
 def test_the_dimensions_that_matter_are_found(protocol):
     x, labels, true = data()
     report = ditifeat.probe(x, labels, dims=4, protocol=protocol)
