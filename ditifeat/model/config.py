@@ -1,4 +1,4 @@
-"""The artefact: a folder with `config.json` and safetensors. Strict reading, whole-or-nothing writing.
+"""The model folder's `config.json`: read strictly, written atomically.
 
 No configuration names a class, a module or a path outside its folder: `from_dict` fills the dataclasses of this
 package and refuses every key that they do not have.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ditifeat.data.preprocessing import Preprocessing
-from ditifeat.errors import ModelError
+from ditifeat.errors import MissingFileError, ModelError
 from ditifeat.files import read_json, write_text
 from ditifeat.model.codec import CodecSpec
 from ditifeat.model.encoders import EncoderSpec
@@ -29,12 +29,15 @@ EstimatorOutput = Literal["gradient", "v"]
 
 @dataclass(frozen=True)
 class DMReference:
-    """Where the frozen DM is: the folder `dm` of the artefact, or a Hub repository at a pinned commit.
+    """Where the frozen DM is: the folder `dm` of the model folder, or a Hub repository at a pinned commit.
 
     Attributes:
-        repo: `org/name` on the Hub; the artefact's own folder `dm` when None.
+        repo: `org/name` on the Hub; the model's own folder `dm` when None.
         commit: 40 hex digits; required with `repo`.
-        attention_heads: heads of every attention layer, where they cannot be told by diffusers' `attention_head_dim`.
+        attention_heads: heads of every attention layer, where diffusers' `attention_head_dim` cannot say.
+
+    Raises:
+        ModelError: for one of `repo` and `commit` without the other, or a value that is neither.
     """
 
     repo: str | None = None
@@ -54,13 +57,25 @@ class DMReference:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model: its input, encoder, partition, codec and frozen DM. `training` is a summary to read, not to act on.
+    """A model: its input, encoder, partition, codec and frozen DM.
 
     Attributes:
+        name: of the model.
+        image: how its images were cut and resized.
+        encoder: the encoder network.
+        latent_dim: d, the code's dimensions.
+        partition: time-step -> subset -> dimensions.
+        codec: the space that the DM works in.
+        dm: where the frozen DM is.
         method: "diti" (PDAE is that with one subset), "diffae" (a conditional DM in place of frozen DM and estimator), or
             "contrastive" (an encoder alone).
         estimator_output: what the estimator's network gives: "gradient" (G itself, as published) or "v" (a correction
             of the DM's v, which the schedule turns into G).
+        training: a summary to read, not to act on.
+        format_version: of the folder.
+
+    Raises:
+        ModelError: for another format version, or parts that do not fit each other.
     """
 
     name: str
@@ -72,7 +87,7 @@ class ModelConfig:
     dm: DMReference = DMReference()
     method: Method = "diti"
     estimator_output: EstimatorOutput = "gradient"
-    training: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict, hash=False)
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -90,19 +105,25 @@ def read_config(folder: Path) -> ModelConfig:
     """The checked `config.json` of a model folder.
 
     Raises:
-        ModelError: if the folder or the file is missing or wrong.
+        MissingFileError: if the folder or the file does not exist.
+        ModelError: for an unknown or missing key, or a value of another type or out of bounds, with its place.
     """
     if not folder.is_dir():
-        raise ModelError(f"{folder}: there is no such folder")
+        raise MissingFileError(f"{folder}: there is no such folder")
     path = folder / "config.json"
     if not path.exists():
-        raise ModelError(f"{folder}: holds no config.json, so it is not a ditifeat model")
+        raise MissingFileError(f"{folder}: holds no config.json, so it is not a ditifeat model")
+    data = read_json(path)
     try:
-        return from_dict(ModelConfig, read_json(path))
+        return from_dict(ModelConfig, data)
     except ModelError as error:
-        raise error if str(path) in str(error) else ModelError(f"{path}: {error}") from None
+        raise ModelError(f"{path}: {error}") from None
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:
-    """Writes `config.json`, whole or not at all."""
+    """Writes `config.json`.
+
+    Raises:
+        WriteError: if it cannot be written.
+    """
     write_text(folder / "config.json", json.dumps(asdict(config), indent=2) + "\n")

@@ -1,52 +1,113 @@
-"""Frozen DMs of other people: a diffusers folder, or a Hub repository at a pinned commit."""
+"""Frozen DMs and VAEs of other people: a diffusers folder, or a Hub repository at a pinned commit."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ditifeat.errors import MissingFileError
+from ditifeat.model.codec import VAE_FOLDERS, vae_folder
 from ditifeat.model.config import DMReference
-from ditifeat.pretrained.hub import DEFAULT_OPTIONS, HubOptions, NoSuchEntryError, download
-from ditifeat.pretrained.names import HUB_NAME, hub_revision
+from ditifeat.pretrained.hub import (
+    DEFAULT_OPTIONS,
+    HubOptions,
+    NoSuchEntryError,
+    download,
+    download_optional,
+    local_folder,
+    parse_hub_name,
+)
 
-DM_FILES = ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json")
+NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 
-FLAT_DM_FILES = ("config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json")
+DM_FILES = (*(f"unet/{file}" for file in NETWORK_FILES), "scheduler/scheduler_config.json")
+
+FLAT_DM_FILES = (*NETWORK_FILES, "scheduler_config.json")
 
 
-def download_dm(reference: DMReference, options: HubOptions = DEFAULT_OPTIONS) -> Path:
+def download_dm(reference: DMReference, options: HubOptions = DEFAULT_OPTIONS, *, vae: bool = False) -> Path:
     """The folder of somebody's DM on the Hub, at its pinned commit.
 
+    Args:
+        reference: the repository and the commit; files under `unet/` and `scheduler/`, or flat as google/ddpm-* have them.
+        options: how the Hub is asked; its revision is not looked at.
+        vae: whether the VAE of a latent DM is needed too, `vqvae/` or `vae/` beside the U-Net.
+
     Raises:
-        ModelError: if it cannot be had.
+        ModelError: if a file cannot be fetched.
     """
     repo, commit = str(reference.repo), str(reference.commit)
-    try:
-        files = [download(repo, commit, file, options) for file in DM_FILES]
-        return files[0].parent.parent
-    except NoSuchEntryError:
-        files = [download(repo, commit, file, options) for file in FLAT_DM_FILES]
-        return files[0].parent
+    nested = download_optional(repo, commit, DM_FILES[0], options) is not None
+    files = [_weights(repo, commit, file, options) for file in (DM_FILES if nested else FLAT_DM_FILES)]
+    folder = files[0].parent.parent if nested else files[0].parent
+    if vae:
+        _download_vae(repo, commit, VAE_FOLDERS, options)
+    return folder
 
 
-def resolve_dm(name: str, options: HubOptions = DEFAULT_OPTIONS) -> tuple[Path, DMReference]:
-    """The folder of a frozen DM, and the reference that an artefact keeps of it.
+def resolve_dm(
+    name: str | Path, options: HubOptions = DEFAULT_OPTIONS, *, vae: bool = False
+) -> tuple[Path, DMReference]:
+    """The folder of a frozen DM, and the reference that a model folder keeps of it.
 
     Args:
-        name: a diffusers folder, which the artefact will hold a copy of; or `org/name`, `org/name@revision`.
+        name: a diffusers folder, which the model folder will hold a copy of; or `org/name`, `org/name@revision`.
+        options: how the Hub is asked.
+        vae: whether the VAE of a latent DM is needed too.
 
     Raises:
-        MissingFileError: if it is neither, or cannot be had.
+        MissingFileError: if it is neither, or not there.
+        ModelError: if a file cannot be fetched.
     """
-    if Path(name).is_dir():
-        return Path(name), DMReference()
-    match = HUB_NAME.fullmatch(name)
-    if match is None:
-        raise MissingFileError(f"{name}: is neither a diffusers folder nor org/name on the Hub")
-    repo, revision = match["repo"], hub_revision(name, match["revision"], options)
+    folder = local_folder(name)
+    if folder is not None:
+        return folder, DMReference()
+    repo, revision = parse_hub_name(name, "a diffusers folder", options)
+    # The cache keeps each commit in a folder of its name.
     try:
-        first = download(repo, revision, DM_FILES[0], options).parent
+        commit = download(repo, revision, DM_FILES[0], options).parent.parent.name
     except NoSuchEntryError:
-        first = download(repo, revision, FLAT_DM_FILES[0], options)
-    reference = DMReference(repo, first.parent.name)
-    return download_dm(reference, options), reference
+        commit = download(repo, revision, FLAT_DM_FILES[0], options).parent.name
+    reference = DMReference(repo, commit)
+    return download_dm(reference, options, vae=vae), reference
+
+
+def resolve_vae(name: str | Path, options: HubOptions = DEFAULT_OPTIONS) -> Path:
+    """The folder of a VAE, for `ditifeat.model.codec.load_vae`.
+
+    Args:
+        name: a diffusers folder of a VAE, or of a pipeline that has one (`vqvae/`, `vae/`); or such a Hub repository,
+            `org/name` or `org/name@revision`.
+        options: how the Hub is asked.
+
+    Raises:
+        MissingFileError: if there is none.
+        ModelError: if a file cannot be fetched.
+    """
+    local = local_folder(name)
+    if local is not None:
+        return vae_folder(local) or local
+    repo, revision = parse_hub_name(name, "a diffusers folder", options)
+    return _download_vae(repo, revision, (*VAE_FOLDERS, ""), options)
+
+
+def _download_vae(repo: str, revision: str | None, folders: tuple[str, ...], options: HubOptions) -> Path:
+    """The first of the folders that there is; "" is the repository's top."""
+    for folder in folders:
+        files = [f"{folder}/{file}".lstrip("/") for file in NETWORK_FILES]
+        try:
+            path = download(repo, revision, files[0], options)
+        except NoSuchEntryError:
+            continue
+        commit = path.parents[1 if folder else 0].name
+        _weights(repo, commit, files[1], options)
+        return path.parent
+    places = " nor ".join(f"{folder}/" if folder else "config.json" for folder in folders)
+    raise NoSuchEntryError(f"{repo}@{revision or 'main'}: holds no VAE: neither {places}")
+
+
+def _weights(repo: str, revision: str | None, file: str, options: HubOptions) -> Path:
+    try:
+        return download(repo, revision, file, options)
+    except NoSuchEntryError as error:
+        if file.endswith(".safetensors"):
+            raise NoSuchEntryError(f"{error}; weights other than safetensors are never read") from None
+        raise

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ditifeat.errors import MissingFileError, ModelError
+from ditifeat.errors import InputError, MissingFileError, ModelError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,18 +41,92 @@ class HubSource:
     options: HubOptions = DEFAULT_OPTIONS
 
 
+HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+
+
+def local_folder(name: str | Path) -> Path | None:
+    """The folder of that name, if there is one; an empty name is none."""
+    folder = Path(name).expanduser()
+    return folder if str(name) and folder.is_dir() else None
+
+
+def parse_hub_name(name: str | Path, kinds: str, options: HubOptions) -> tuple[str, str | None]:
+    """The repository and the revision that `org/name`, `org/name@revision` and the options ask for.
+
+    Args:
+        name: the name; a `Path` is none.
+        kinds: what else it could have been, for the message.
+        options: whose revision may stand in place of the name's.
+
+    Raises:
+        MissingFileError: if it is no such name.
+        InputError: if both say a revision.
+    """
+    match = HUB_NAME.fullmatch(str(name))
+    if match is None or isinstance(name, Path):
+        raise MissingFileError(f"{name}: is neither {kinds} nor org/name on the Hub")
+    if match["revision"] is not None and options.revision is not None:
+        raise InputError(f"{name}: says a revision, and revision = {options.revision!r} another; give one of them")
+    return match["repo"], match["revision"] or options.revision
+
+
 class NoSuchEntryError(MissingFileError):
     """The repository exists; the file does not."""
 
 
+class NotCachedError(MissingFileError):
+    """The file is not in the cache, and the Hub was not asked or did not answer."""
+
+
+# One file at a time: `snapshot_download` asks for the repository's listing first, and says nothing of a missing file.
 def download(repo: str, revision: str | None, file: str, options: HubOptions = DEFAULT_OPTIONS) -> Path:
     """One file of a Hub repository, from the cache if it is there.
 
+    A cache that cannot be written to gives what it holds of the revision, with a warning in the log where the Hub has a
+    newer commit.
+
     Raises:
-        ModelError: if it cannot be fetched, with the reason and the fix; `MissingFileError` if it does not exist.
+        NoSuchEntryError: if the repository has no such file.
+        NotCachedError: if it is not in the cache, and there is no connection.
+        ModelError: if it cannot be fetched, with the reason and the fix.
     """
+    try:
+        return _download(repo, revision, file, options)
+    except CacheWriteError as error:
+        try:
+            cached = _download(repo, revision, file, replace(options, local_files_only=True))
+        except ModelError:
+            raise error from None
+        logger.warning("%s; the commit in the cache is taken, %s", error, cached.parts[-1 - len(Path(file).parts)])
+        return cached
+
+
+def download_optional(repo: str, commit: str, file: str, options: HubOptions = DEFAULT_OPTIONS) -> Path | None:
+    """A file that a repository may have or not; the cache knows, once it was asked for.
+
+    Without a connection, a file that was never asked for counts as absent, with a warning in the log.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    known = try_to_load_from_cache(repo, file, cache_dir=options.cache_dir, revision=commit)
+    if known is not None:
+        return Path(known) if isinstance(known, str) else None
+    try:
+        return download(repo, commit, file, options)
+    except NoSuchEntryError:
+        return None
+    except NotCachedError as error:
+        logger.warning("%s; the model is taken to have none", error)
+        return None
+
+
+class CacheWriteError(ModelError):
+    """The cache cannot be written to."""
+
+
+def _download(repo: str, revision: str | None, file: str, options: HubOptions) -> Path:
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub import errors as hub_errors
-    from huggingface_hub import hf_hub_download
 
     where = f"{repo}@{revision or 'main'}/{file}"
     try:
@@ -63,18 +141,32 @@ def download(repo: str, revision: str | None, file: str, options: HubOptions = D
             )
         )
     except hub_errors.LocalEntryNotFoundError as error:
-        raise MissingFileError(
-            f"{where}: is not in the cache and the Hub cannot be reached; connect once, or pass a folder"
-        ) from error
+        reason = (
+            "local_files_only forbids to ask the Hub"
+            if options.local_files_only
+            else "HF_HUB_OFFLINE forbids to ask the Hub"
+            if constants.HF_HUB_OFFLINE
+            else "the Hub cannot be reached"
+        )
+        raise NotCachedError(f"{where}: is not in the cache, and {reason}; connect once, or pass a folder") from error
     except hub_errors.GatedRepoError as error:
         raise ModelError(f"{where}: access must be asked for on the Hub first; then log in (hf auth login)") from error
     except hub_errors.RepositoryNotFoundError as error:
         raise MissingFileError(
-            f"{where}: there is no such repository, or it is private; log in (hf auth login) if it is yours"
+            f"{where}: there is no such repository (nor a folder of that name here), or it is private; "
+            "log in (hf auth login) or pass token if it is yours"
         ) from error
     except hub_errors.RevisionNotFoundError as error:
         raise MissingFileError(f"{where}: the repository has no such revision") from error
     except hub_errors.EntryNotFoundError as error:
-        raise NoSuchEntryError(f"{where}: the repository has no such file, so it is not a ditifeat model") from error
-    except (hub_errors.HfHubHTTPError, hub_errors.HFValidationError, OSError) as error:
-        raise ModelError(f"{where}: could not be fetched ({error})") from error
+        raise NoSuchEntryError(f"{where}: the repository has no such file") from error
+    except hub_errors.HFValidationError as error:
+        raise InputError(f"{where}: is no name that the Hub can have ({error})") from error
+    except hub_errors.HfHubHTTPError as error:
+        raise ModelError(f"{where}: the Hub refuses it ({error})") from error
+    except OSError as error:
+        raise CacheWriteError(
+            f"{where}: cannot be written to the cache ({error}); free space, or pass cache_dir (or set HF_HOME)"
+        ) from error
+    except Exception as error:  # a connection that breaks raises whatever the client's transport has
+        raise ModelError(f"{where}: could not be fetched ({error}); try again") from error

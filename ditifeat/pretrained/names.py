@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from importlib import resources
 from pathlib import Path
 
 from ditifeat.errors import InputError, MissingFileError, ModelError
-from ditifeat.pretrained.hub import DEFAULT_OPTIONS, HubOptions, HubSource, download
+from ditifeat.pretrained.hub import (
+    DEFAULT_OPTIONS,
+    HubOptions,
+    HubSource,
+    NoSuchEntryError,
+    download,
+    local_folder,
+    parse_hub_name,
+)
 
 BUNDLED = ("celeba64-mini",)
-
-HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 
 ENCODER_FILES = ("config.json", "model.safetensors")
 
@@ -20,31 +25,31 @@ def resolve(name: str | Path | None, options: HubOptions = DEFAULT_OPTIONS) -> t
     """The folder of a name's encoder files, and where on the Hub they came from, if so.
 
     Args:
-        name: as `load_encoder` takes it.
+        name: as `load_encoder` takes it: None, a bundled name, a folder, or `org/name`, `org/name@revision` on the Hub.
         options: how the Hub is asked.
 
     Raises:
-        ModelError: for an unknown or ambiguous name, or files that cannot be fetched.
+        MissingFileError: for a name that means nothing, or nothing that is there.
+        InputError: for two revisions, or the revision of a folder.
+        ModelError: for an ambiguous name, or files that cannot be fetched.
+
+    Example:
+        >>> from ditifeat.pretrained.names import resolve
+        >>> folder, source = resolve("celeba64-mini")
+        >>> folder.name, source
+        ('celeba64-mini', None)
     """
-    if name is None:
-        return bundled_folder(BUNDLED[0]), None
-    text = str(name)
-    if text in BUNDLED:
-        if Path(text).is_dir():
-            raise ModelError(
-                f"{text}: is a bundled model and a folder here; write './{text}' for the folder, or None for the former"
-            )
-        return bundled_folder(text), None
-    folder = Path(text).expanduser()
-    if text and folder.is_dir():
-        return folder, None
-    match = HUB_NAME.fullmatch(text)
-    if isinstance(name, Path) or match is None:
-        raise MissingFileError(
-            f"{text}: is neither a folder, a bundled model ({', '.join(BUNDLED)}), nor org/name on the Hub"
-        )
-    repo, revision = match["repo"], hub_revision(text, match["revision"], options)
-    config = download(repo, revision, ENCODER_FILES[0], options)
+    local = _own_folder(name)
+    if local is not None:
+        if options.revision is not None:
+            raise InputError(f"{local}: is a folder; revision = {options.revision!r} belongs to org/name on the Hub")
+        return local, None
+    kinds = f"a folder, a bundled model ({', '.join(BUNDLED)}),"
+    repo, revision = parse_hub_name(name or "", kinds, options)
+    try:
+        config = download(repo, revision, ENCODER_FILES[0], options)
+    except NoSuchEntryError as error:
+        raise NoSuchEntryError(f"{error}, so it is not a ditifeat model") from None
     # The cache keeps each commit in a folder of its name; all other files must be of the same one.
     commit = config.parent.name
     for file in ENCODER_FILES[1:]:
@@ -52,22 +57,23 @@ def resolve(name: str | Path | None, options: HubOptions = DEFAULT_OPTIONS) -> t
     return config.parent, HubSource(repo, commit, options)
 
 
-def hub_revision(name: str, own: str | None, options: HubOptions) -> str | None:
-    """The revision that a name and the options ask for.
-
-    Raises:
-        InputError: if both say one.
-    """
-    if own is not None and options.revision is not None:
-        raise InputError(f"{name}: says a revision, and revision = {options.revision!r} another; give one of them")
-    return own or options.revision
+def _own_folder(name: str | Path | None) -> Path | None:
+    if name is None:
+        return bundled_folder(BUNDLED[0])
+    if str(name) in BUNDLED:
+        if Path(name).is_dir():
+            raise ModelError(
+                f"{name}: is a bundled model and a folder here; write './{name}' for the folder, or None for the former"
+            )
+        return bundled_folder(str(name))
+    return local_folder(name)
 
 
 def bundled_folder(name: str) -> Path:
     """The folder of a bundled model.
 
     Raises:
-        ModelError: if the installation lacks it.
+        MissingFileError: if the installation lacks it.
     """
     folder = Path(str(resources.files("ditifeat.pretrained") / "weights" / name))
     if not folder.is_dir():

@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
-from ditifeat.model.config import read_config
+from ditifeat.errors import InputError, ModelError
+from ditifeat.model.config import ModelConfig, read_config
 from ditifeat.model.encoders import read_encoder
-from ditifeat.pretrained.models import load_model
+from ditifeat.pretrained.hub import HUB_NAME
+from ditifeat.pretrained.models import load_model, model_files
+from ditifeat.pretrained.names import ENCODER_FILES
+
+BESIDE = (".json", ".md", ".png", ".safetensors")  # the card, its figures and numbers, the attributes' probes
 
 
-def push(folder: str | Path, repo: str, *, private: bool = False) -> str:
-    """Uploads a model folder to the Hub, after it was loaded whole; returns the commit's address.
+def push(folder: str | Path, repo: str, *, private: bool = False, token: str | None = None) -> str:
+    """Uploads a model folder to the Hub as one commit, after it was loaded whole; returns the commit's address.
+
+    Args:
+        folder: the model's; its files alone are uploaded, and those beside them (`BESIDE`).
+        repo: `org/name`; made if there is none.
+        private: whether a new repository is private.
+        token: in place of the one that `hf auth login` stored.
 
     Raises:
-        ModelError: if the folder is not a whole model.
+        InputError: for a name that is not org/name.
+        ModelError: if the folder is not a whole model, or the Hub refuses it.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub import errors as hub_errors
 
     folder = Path(folder)
-    # What does not load is not published.
+    match = HUB_NAME.fullmatch(repo)
+    if match is None or match["revision"] is not None:
+        raise InputError(f"repo = {repo!r} is not org/name")
+    config = _check(folder)
+    files = [glob.escape(file) for file in uploaded_files(folder, config)]
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        commit = api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=files)
+    except (hub_errors.HfHubHTTPError, hub_errors.HFValidationError, OSError) as error:
+        raise ModelError(
+            f"{repo}: could not be uploaded ({error}); log in with a token that may write (hf auth login)"
+        ) from error
+    return commit.commit_url
+
+
+def _check(folder: Path) -> ModelConfig:
+    """What does not load is not published."""
     config = read_config(folder)
     read_encoder(folder, config.encoder, config.image.size, config.latent_dim)
     if config.method != "contrastive":
         load_model(config, folder, None)
-    api = HfApi()
-    api.create_repo(repo, private=private, exist_ok=True)
-    files = ["config.json", "*.safetensors", "README.md", "dm/**", "vae/**", "*.png", "*.json"]
-    return str(api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=files))
+    return config
+
+
+def uploaded_files(folder: Path, config: ModelConfig) -> list[str]:
+    """The files that `push` uploads, relative to the folder: no checkpoints, caches or hidden files."""
+    beside = (p.name for p in folder.iterdir() if p.is_file() and p.suffix in BESIDE and not p.name.startswith("."))
+    named = {*ENCODER_FILES, *model_files(config), "dm/model_index.json", *beside}
+    return sorted(file for file in named if (folder / file).is_file())

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import ditifeat
 from ditifeat import ModelError
+from ditifeat.errors import MissingFileError
 from ditifeat.model.config import ModelConfig, read_config, write_config
 from ditifeat.model.diti import DiTi
 
@@ -29,6 +31,7 @@ def test_config_round_trip(folder, tmp_path):
     assert isinstance(config, ModelConfig)
     write_config(tmp_path, config)
     assert read_config(tmp_path) == config
+    assert hash(read_config(tmp_path)) == hash(config) and config != replace(config, name="other")
     assert json.loads((folder / "config.json").read_text())["format_version"] == 1
 
 
@@ -56,6 +59,10 @@ def test_config_round_trip(folder, tmp_path):
         (lambda c: c["dm"].update(repo="a/b", commit="main"), "40 hex"),
         (lambda c: c["dm"].update(attention_heads=10**6), "attention_heads"),
         (lambda c: c.update(format_version=2), "format_version = 2"),
+        (lambda c: c["image"].update(crop=[0, 0, 1, True]), r"image\.crop\[3\] = True"),
+        (lambda c: c.update(method="pdae"), "method = 'pdae' is not one of diti, diffae, contrastive"),
+        (lambda c: c["encoder"].update(style=3), r"encoder\.style = 3 must be of type str"),
+        (lambda c: c.update(training=[]), "training = .* must be of type dict"),
     ],
 )
 def test_configurations_that_are_refused(folder, update, words):
@@ -66,9 +73,9 @@ def test_configurations_that_are_refused(folder, update, words):
 
 
 def test_folders_that_are_no_model(tmp_path):
-    with pytest.raises(ModelError, match=r"no config\.json"):
+    with pytest.raises(MissingFileError, match=r"no config\.json"):
         ditifeat.load_encoder(tmp_path)
-    with pytest.raises(ModelError, match="no such folder"):
+    with pytest.raises(MissingFileError, match="no such folder"):
         DiTi.load(tmp_path / "none")
     for text in ("{", "[]", "\xff"):
         (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
@@ -120,7 +127,7 @@ def test_truncated_weights(folder, cut):
 
 def test_missing_weights(folder):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="no such file"):
+    with pytest.raises(MissingFileError, match="no such file"):
         ditifeat.load_encoder(folder)
 
 
