@@ -1,182 +1,325 @@
-"""`ditifeat encode | probe | edit | train | benchmark | convert | info | quickstart`. torch is imported by what needs it alone."""
+"""The parser of `ditifeat COMMAND`, and `main`. Options carry the names of the Python arguments. No torch is imported here."""
 
 from __future__ import annotations
 
 import argparse
+import io
+import logging
+import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ditifeat.app.commands import (
-    _benchmark,
-    _convert,
-    _demo,
-    _edit,
-    _encode,
-    _evaluate_edits,
-    _info,
-    _lost,
-    _probe,
-    _quickstart,
-    _search,
-)
+import ditifeat
+from ditifeat.app import commands
+from ditifeat.app.telemetry import disable_telemetry
 from ditifeat.errors import DitifeatError
 from ditifeat.train.arguments import add_arguments, run
 
+Subparsers = Any  # argparse's own type is private
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 when it worked, 2 with one line on stderr when the user can mend what did not."""
-    arguments = _parser().parse_args(argv)
+    """Run a command.
+
+    Args:
+        argv: its words; those of the process by default.
+
+    Returns:
+        0 if it worked; 2, with one line on stderr, for what the user can mend; 130 if interrupted; 141 if nobody reads
+        what is printed.
+
+    >>> from ditifeat.app.cli import main
+    >>> main(["info"])  # doctest: +ELLIPSIS
+    celeba64-mini: 64 px -> 512 dimensions in 64 subsets...
+    """
+    disable_telemetry()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files that the terminal cannot show
     try:
-        arguments.run(arguments)
+        with _logs_on_stderr():
+            try:
+                arguments = build_parser().parse_args(argv)
+                arguments.run(arguments)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()
     except DitifeatError as error:
-        print(f"ditifeat: {error}", file=sys.stderr)
-        return 2
+        return _failed(error)
+    except BrokenPipeError:
+        _discard_stdout()
+        return 141  # as a shell reports SIGPIPE
+    except OSError as error:
+        _discard_stdout()
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename else error)
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ditifeat", description="Image features that come apart (DiTi, ICLR 2024).")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_encode(commands)
-    _add_probe(commands)
-    _add_edit(commands)
-    _add_train(commands)
-    _add_evaluate_edits(commands)
-    _add_show(commands)
-    _add_search(commands)
+def _failed(reason: object) -> int:
+    print("ditifeat: " + " ".join(str(reason).splitlines()), file=sys.stderr)
+    return 2
 
-    convert = commands.add_parser("convert", help="import a checkpoint of the official DiTi or PDAE code")
-    convert.add_argument("--checkpoint", required=True, help="the run's folder (config.yml, checkpoints/latest.pt)")
-    convert.add_argument("--dm", required=True, help="the pre-trained DM's folder (config.yml, checkpoint.pt)")
-    convert.add_argument("--out", required=True, type=Path, help="the model folder to write")
-    convert.set_defaults(run=_convert)
 
-    info = commands.add_parser("info", help="what a model is: input, partition, frozen DM, training")
-    _add_model(info, positional=True)
-    info.set_defaults(run=_info)
+def _discard_stdout() -> None:
+    """What is still in its buffer would fail again when Python ends."""
+    if sys.stdout is not None and sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    demo = commands.add_parser("demo", help="a page to see and steer pictures, on this machine; needs ditifeat[demo]")
-    demo.add_argument("model", nargs="?", help="bundled name, folder, or org/name[@revision]; the bundled by default")
-    demo.add_argument("--host", default="127.0.0.1", help="the address to listen at")
-    demo.add_argument("--port", type=int, default=7860)
-    demo.set_defaults(run=_demo)
 
-    quickstart = commands.add_parser("quickstart", help="see the bundled model at work, offline")
-    quickstart.add_argument("--out", type=Path, default=Path("ditifeat-quickstart.png"), help="the PNG to write")
-    quickstart.set_defaults(run=_quickstart)
+class _StderrHandler(logging.Handler):
+    """Writes above a progress bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm.auto import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+@contextmanager
+def _logs_on_stderr() -> Iterator[None]:
+    logger, handler = logging.getLogger("ditifeat"), _StderrHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands; each sets `run`, which takes its arguments.
+
+    >>> from ditifeat.app.cli import build_parser
+    >>> build_parser().parse_args(["encode", "photos/", "--out", "features.npz"]).batch_size
+    64
+    """
+    parser = argparse.ArgumentParser(
+        prog="ditifeat",
+        description="Image features that come apart (DiTi, ICLR 2024).",
+        epilog="ditifeat COMMAND --help tells a command's options, with an example.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ditifeat {ditifeat.__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (
+        _add_encode, _add_probe, _add_edit, _add_lost, _add_search, _add_train, _add_benchmark, _add_evaluate_edits,
+        _add_convert, _add_push, _add_info, _add_demo, _add_quickstart,
+    ):  # fmt: skip
+        add(subparsers)
     return parser
 
 
-def _add_model(parser: argparse.ArgumentParser, positional: bool = False) -> None:
-    text = "bundled name, folder, or org/name[@revision] on the Hub; the bundled model by default"
-    if positional:
-        parser.add_argument("model", nargs="?", help=text)
-    else:
-        parser.add_argument("--model", help=text)
-        parser.add_argument("--device", default="cpu", help="a torch device")
-    if not positional:
-        parser.add_argument(
-            "--crop", choices=("model", "center"), default="model", help="center: the pictures are cut already"
+def _add(
+    subparsers: Subparsers, name: str, text: str, example: str, run: Callable[..., None]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  ditifeat {name} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _integer(low: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"{text} must be at least {low}")
+        return value
+
+    return integer  # argparse names it: "invalid integer value: '2.5'"
+
+
+positive, not_negative = _integer(1), _integer(0)
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} must be a finite number")
+    return value
+
+
+def size(text: str) -> float | int:
+    """A share of the rows, as 0.8, or their number, as 8000."""
+    return int(text) if text.isdecimal() else number(text)
+
+
+def _add_hub_options(parser: argparse.ArgumentParser) -> None:
+    hub = parser.add_argument_group("models on the Hub")
+    hub.add_argument("--revision", help="a branch, tag or commit")
+    hub.add_argument("--token", help="in place of the one that `hf auth login` stored")
+    hub.add_argument("--cache-dir", help="in place of the default folder")
+    hub.add_argument("--local-files-only", action="store_true", help="read the cache alone, without a connection")
+
+
+MODEL = "bundled name, folder, or org/name[@revision] on the Hub; the bundled model by default"
+
+
+def _add_model_options(parser: argparse.ArgumentParser, crop: bool = True) -> None:
+    parser.add_argument("--model", help=MODEL)
+    parser.add_argument("--device", help="a torch device; cuda, else mps, else cpu by default")
+    if crop:
+        text = (
+            "center: the largest central square, for images that are cropped already; model (default): as the model's"
         )
+        parser.add_argument("--crop", choices=("model", "center"), default="model", help=text)
+    _add_hub_options(parser)
 
 
-def _add_encode(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    encode = commands.add_parser("encode", help="pictures to features")
-    encode.add_argument("images", nargs="+", help="pictures, a folder of them, or a .tar")
+def _add_encode(subparsers: Subparsers) -> None:
+    text, example = "encode images to features", "photos/ --out features.npz"
+    encode = _add(subparsers, "encode", text, example, commands.encode)
+    encode.add_argument("images", nargs="+", help="images, folders of them, or tars")
     encode.add_argument("--out", required=True, type=Path, help="features to write, .npz or .safetensors")
-    encode.add_argument("--batch-size", type=int, default=64)
-    encode.add_argument("--skip-broken", action="store_true", help="warn of bad pictures and go on")
-    _add_model(encode)
-    encode.set_defaults(run=_encode)
+    encode.add_argument("--batch-size", type=positive, default=64, help="images per batch")
+    encode.add_argument(
+        "--on-error", choices=("raise", "skip"), default="raise", help="at an image that cannot be decoded"
+    )
+    encode.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the encoder's weights")
+    _add_model_options(encode)
 
 
-def _add_probe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    probe = commands.add_parser("probe", help="what a linear probe finds in features")
+def _add_probe(subparsers: Subparsers) -> None:
+    text, example = "fit and score linear probes of attributes", "features.npz labels.csv --plot probe.png"
+    probe = _add(subparsers, "probe", text, example, commands.probe)
     probe.add_argument("features", type=Path, help="what encode wrote")
-    probe.add_argument("labels", help="CelebA's list_attr_celeba.txt, or a CSV with the pictures' names first")
+    probe.add_argument("labels", help="CelebA's list_attr_celeba.txt, or a CSV with the images' names first")
     split = probe.add_mutually_exclusive_group()
     split.add_argument(
-        "--train-size", type=float, help="share of the rows to train on, drawn with the random state; 0.8 by default"
+        "--train-size", type=size, help="share or number of rows to train on, drawn at random; 0.8 by default"
     )
-    split.add_argument("--train-first", type=int, help="train on the first so many rows and test on the others")
-    probe.add_argument("--random-state", type=int, default=0)
-    probe.add_argument("--protocol", choices=("sklearn", "paper"), default="sklearn")
-    probe.add_argument("--dims", type=int, help="dimensions an attribute may use, for sparse edits; all by default")
-    probe.add_argument("--out", type=Path, help="write the report (.safetensors), for edit")
-    probe.add_argument("--plot", type=Path, help="write attributes x time-steps (.png, .pdf, .svg)")
-    probe.set_defaults(run=_probe)
+    split.add_argument(
+        "--train-first", type=positive, metavar="N", help="train on the first N rows, test on the others"
+    )
+    probe.add_argument("--random-state", type=not_negative, default=0, help="of the split and the protocol paper")
+    probe.add_argument("--protocol", choices=("sklearn", "paper"), default="sklearn", help="how probes are fitted")
+    probe.add_argument("--dims", type=positive, help="dimensions per attribute, for sparse edits; all by default")
+    probe.add_argument("--out", type=Path, help="report to write (.safetensors), for edit")
+    probe.add_argument("--plot", type=Path, help="plot of attributes x time-steps to write (.png, .pdf, .svg)")
 
 
-def _add_edit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    edit = commands.add_parser("edit", help="a picture with one attribute, or a range of time-steps, changed")
-    edit.add_argument("image", help="the picture")
-    edit.add_argument("--out", required=True, type=Path, help="the picture to write")
+def _add_edit(subparsers: Subparsers) -> None:
+    text = "change one attribute of an image, or a range of time-steps"
+    edit = _add(subparsers, "edit", text, "me.jpg --attribute Smiling --scale -1 0 1 --out smile.png", commands.edit)
+    edit.add_argument("image", help="the image")
+    edit.add_argument("--out", required=True, type=Path, help="image to write; of several scales a row, or a .gif")
     edit.add_argument("--attribute", help="move along this attribute of the report")
     edit.add_argument("--report", type=Path, help="what probe --out wrote; the model's own attributes by default")
-    edit.add_argument("--reference", help="take subsets of this picture")
-    edit.add_argument("--subsets", nargs=2, type=int, metavar=("LO", "HI"), help="subsets LO..HI-1; all by default")
+    edit.add_argument("--reference", help="take subsets of this image")
+    edit.add_argument("--subsets", nargs=2, type=not_negative, metavar=("LO", "HI"), help="LO..HI-1; all by default")
     edit.add_argument(
-        "--scale",
-        type=float,
-        nargs="+",
-        help="how far: 0.3 for an attribute, 1 for a reference by default; several: a row, or a GIF",
+        "--scale", type=number, nargs="+", help="how far; by default 0.3 for an attribute, 1 for a reference"
     )
-    edit.add_argument("--noise", choices=("keep", "slerp", "swap"), default="keep", help="x_T of the result")
-    edit.add_argument("--steps", type=int, default=20, help="of inversion and of sampling")
+    edit.add_argument("--x-T", choices=("keep", "slerp", "swap"), default="keep", help="of a reference's edit")
+    edit.add_argument("--steps", type=positive, default=20, help="of inversion, and again of sampling")
     edit.add_argument("--solver", choices=("fixed_point", "ddim"), default="fixed_point", help="ddim: as published")
-    _add_model(edit)
-    edit.set_defaults(run=_edit)
+    _add_model_options(edit)
 
 
-def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    train = commands.add_parser("train", help="learn features of your own pictures")
-    add_arguments(train)
-    train.set_defaults(run=run)
-
-    benchmark = commands.add_parser("benchmark", help="trained methods beside baselines, on one split")
-    benchmark.add_argument("runs", nargs="+", help="run folders of train; those of one recipe share a row")
-    benchmark.add_argument("--data", nargs="+", required=True, help="a folder or .tar of images, or several")
-    benchmark.add_argument("--labels", required=True, help="of the pictures, as probe takes them")
-    benchmark.add_argument("--out", required=True, type=Path, help="folder for benchmark.md, .json and .png")
-    benchmark.add_argument("--train-size", type=int, required=True, help="train the probes on the first N")
-    benchmark.add_argument("--device", help="a torch device")
-    benchmark.add_argument("--steps", type=int, default=100, help="of inversion, and again of sampling")
-    benchmark.set_defaults(run=_benchmark)
+def _add_lost(subparsers: Subparsers) -> None:
+    text = "show what the DM has lost of an image at each time-step, and what the code gives back"
+    lost = _add(subparsers, "lost", text, "me.jpg --out lost.png", commands.lost)
+    lost.add_argument("image", help="the image")
+    lost.add_argument("--out", required=True, type=Path, help="image to write")
+    lost.add_argument("--time-steps", nargs="+", type=not_negative, help="eight from 50 to 900 by default")
+    _add_model_options(lost)
 
 
-def _add_evaluate_edits(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    edits = commands.add_parser("evaluate-edits", help="what an attribute classifier on pixels says of a model's edits")
-    edits.add_argument("runs", nargs="+", help="run folders, model folders or names, of DiTi or PDAE")
-    edits.add_argument("--data", nargs="+", required=True, help="a folder or .tar of images, or several")
-    edits.add_argument("--labels", required=True, help="of the images, as probe takes them")
-    edits.add_argument("--out", required=True, type=Path, help="folder for edits.md and .json")
-    edits.add_argument("--train-size", type=int, required=True, help="train classifier and probes on the first N")
-    edits.add_argument("--attributes", nargs="+", help="to edit; all by default")
-    edits.add_argument("--count", type=int, default=32, help="held-out images to edit")
-    edits.add_argument("--steps", type=int, default=10, help="of inversion, and again of sampling")
-    edits.add_argument("--device", help="a torch device")
-    edits.set_defaults(run=_evaluate_edits)
-
-
-def _add_show(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    show = commands.add_parser("show", help="what a picture loses at which time-step, and what its code gives back")
-    show.add_argument("image", help="the picture")
-    show.add_argument("--out", required=True, type=Path, help="the picture to write")
-    show.add_argument("--time-steps", nargs="+", type=int, help="a ladder of them; eight from 50 to 900 by default")
-    _add_model(show)
-    show.set_defaults(run=_lost)
-
-
-def _add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    search = commands.add_parser("search", help="pictures like a picture, by all of the code or by a part")
-    search.add_argument("query", help="the picture")
+def _add_search(subparsers: Subparsers) -> None:
+    text = "find the images nearest to an image, by all of the code or by a range of time-steps"
+    search = _add(subparsers, "search", text, "me.jpg features.npz --time-steps 500 1000", commands.search)
+    search.add_argument("query", help="the image")
     search.add_argument("features", type=Path, help="what encode wrote, by the same model")
-    search.add_argument("--time-steps", nargs=2, type=int, metavar=("LO", "HI"), help="compare this part alone")
-    search.add_argument("--count", type=int, default=5)
-    search.add_argument("--plot", type=Path, help="write the pictures found, side by side")
-    search.add_argument("--folder", type=Path, default=Path(), help="where the features' pictures are, for --plot")
-    _add_model(search)
-    search.set_defaults(run=_search)
+    search.add_argument("--time-steps", nargs=2, type=not_negative, metavar=("LO", "HI"), help="all by default")
+    search.add_argument("--count", type=positive, help="how many to find; 5 by default")
+    search.add_argument("--plot", type=Path, help="image to write: the query and those found, side by side")
+    search.add_argument("--folder", type=Path, default=Path(), help="where the features' images are, for --plot")
+    _add_model_options(search)
+
+
+def _add_train(subparsers: Subparsers) -> None:
+    text, example = "learn features of your own images", "images64 --data photos/ --out run"
+    add_arguments(_add(subparsers, "train", text, example, run))
+
+
+def _add_split_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", help="run folders of train, model folders or names")
+    parser.add_argument("--data", nargs="+", required=True, help="a folder or tar of images, or several")
+    parser.add_argument("--labels", required=True, help="of the images, as probe takes them")
+    parser.add_argument(
+        "--train-size", type=positive, required=True, metavar="N", help="the first N images train, the others test"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    parser.add_argument("--device", help="a torch device; cuda, else mps, else cpu by default")
+
+
+def _add_benchmark(subparsers: Subparsers) -> None:
+    text, example = (
+        "score runs beside baselines",
+        "run run-pdae --data photos/ --labels labels.csv --train-size 8000 --out table",
+    )
+    benchmark = _add(subparsers, "benchmark", text, example, commands.benchmark)
+    _add_split_options(benchmark)
+    benchmark.add_argument("--steps", type=positive, default=100, help="of inversion, and again of sampling")
+
+
+def _add_evaluate_edits(subparsers: Subparsers) -> None:
+    text = "measure what edits change, by an attribute classifier on pixels"
+    example = "run run-pdae --data photos/ --labels labels.csv --train-size 8000 --out table"
+    edits = _add(subparsers, "evaluate-edits", text, example, commands.evaluate_edits)
+    _add_split_options(edits)
+    edits.add_argument("--attributes", nargs="+", help="to edit; all by default")
+    edits.add_argument("--count", type=positive, default=32, help="held-out images to edit")
+    edits.add_argument("--steps", type=positive, default=10, help="of inversion, and again of sampling")
+
+
+def _add_convert(subparsers: Subparsers) -> None:
+    text = "import a checkpoint of the official DiTi or PDAE code"
+    convert = _add(
+        subparsers, "convert", text, "--checkpoint runs/diti --dm pre-trained-dpm --out model", commands.convert
+    )
+    convert.add_argument("--checkpoint", required=True, help="the run's folder (config.yml, checkpoints/latest.pt)")
+    convert.add_argument("--dm", required=True, help="the pre-trained DM's folder (config.yml, checkpoint.pt)")
+    convert.add_argument("--out", required=True, type=Path, help="model folder to write")
+
+
+def _add_push(subparsers: Subparsers) -> None:
+    push = _add(subparsers, "push", "upload a model folder to the Hub", "run/model org/name", commands.push)
+    push.add_argument("folder", type=Path, help="the model folder")
+    push.add_argument("repo", help="org/name; made if there is none")
+    push.add_argument("--private", action="store_true", help="make a private repository")
+
+
+def _add_info(subparsers: Subparsers) -> None:
+    text = "print what a model is: input, partition, frozen DM, training"
+    info = _add(subparsers, "info", text, "run/model", commands.info)
+    info.add_argument("model", nargs="?", help=MODEL)
+    _add_hub_options(info)
+
+
+def _add_demo(subparsers: Subparsers) -> None:
+    text, example = "serve a page to see and edit images, on this machine", "--port 7861"
+    demo = _add(subparsers, "demo", text, example, commands.demo)
+    demo.add_argument("--host", default="127.0.0.1", help="the address to listen at")
+    demo.add_argument("--port", type=positive, default=7860, help="the port to listen at")
+    _add_model_options(demo, crop=False)
+
+
+def _add_quickstart(subparsers: Subparsers) -> None:
+    text, example = "show the bundled model at work, offline", "--out quickstart.png"
+    quickstart = _add(subparsers, "quickstart", text, example, commands.quickstart)
+    quickstart.add_argument("--out", type=Path, default=Path("ditifeat-quickstart.png"), help="image to write")

@@ -1,38 +1,64 @@
-"""What each command does. torch is imported by what needs it alone."""
+"""What each command does with its arguments. What takes long to import is imported by the commands that need it."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ditifeat.errors import InputError
 
+if TYPE_CHECKING:
+    from ditifeat.encoding.encoder import Encoder
 
-def _encode(arguments: argparse.Namespace) -> None:
+
+def encode(arguments: argparse.Namespace) -> None:
+    """Write features, and print what they are and which images were skipped."""
     import ditifeat
-    from ditifeat.data.batches import OnError
+    from ditifeat.files import check_writable
 
     if arguments.out.suffix not in (".npz", ".safetensors"):
         raise InputError(f"{arguments.out}: features are saved as .npz or .safetensors")
-    encoder = ditifeat.load_encoder(arguments.model, device=arguments.device)
-    images = arguments.images[0] if len(arguments.images) == 1 else arguments.images
-    on_error: OnError = "skip" if arguments.skip_broken else "raise"
+    check_writable(arguments.out)
+    encoder = _load_encoder(arguments, dtype=arguments.dtype)
     features = ditifeat.encode(
-        encoder, images, batch_size=arguments.batch_size, crop=arguments.crop, on_error=on_error, progress=True
+        encoder,
+        _one_or_several(arguments.images),
+        batch_size=arguments.batch_size,
+        crop=arguments.crop,
+        on_error=arguments.on_error,
+        progress=True,
     )
+    if not features.array.size:
+        skipped = f"; {_skipped(features.skipped)}" if features.skipped else ""
+        raise InputError(f"{', '.join(arguments.images)}: no image was encoded{skipped}")
     features.save(arguments.out)
     image = encoder.config.image
-    cut = f"cut for {image.alignment}" if arguments.crop == "model" else "the central square"
-    print(f"{arguments.out}: features {features.shape} by {encoder.config.name}, from {image.size} px, {cut}")
+    cropped = f"cropped for {image.alignment}" if arguments.crop == "model" else "the central square"
+    print(f"{arguments.out}: features {features.shape} by {encoder.config.name}, from {image.size} px, {cropped}")
+    if features.skipped:
+        print(_skipped(features.skipped))
 
 
-def _probe(arguments: argparse.Namespace) -> None:
+def _skipped(names: tuple[str, ...]) -> str:
+    from ditifeat.data.sources import SourceReport
+
+    return str(SourceReport([(name, "") for name in names]))
+
+
+def probe(arguments: argparse.Namespace) -> None:
+    """Print a report, and write it and its plot."""
     import ditifeat
+    from ditifeat.analysis.plots import check_plot_suffix, load_figure_class
+    from ditifeat.files import check_writable
 
-    features = ditifeat.Features.load(arguments.features)
+    for path in filter(None, (arguments.out, arguments.plot)):
+        check_writable(path)
+    if arguments.plot is not None:
+        check_plot_suffix(arguments.plot)
+        load_figure_class()
     report = ditifeat.probe(
-        features,
+        ditifeat.Features.load(arguments.features),
         arguments.labels,
         train_size=arguments.train_size,
         train_rows=None if arguments.train_first is None else range(arguments.train_first),
@@ -47,94 +73,108 @@ def _probe(arguments: argparse.Namespace) -> None:
         report.plot(arguments.plot)
 
 
-def _edit(arguments: argparse.Namespace) -> None:
+def edit(arguments: argparse.Namespace) -> None:
+    """Write an image of edits side by side, or a GIF of them."""
     import numpy as np
-    from PIL import Image
 
     import ditifeat
     from ditifeat.data.drawing import check_suffix, grid, save_animation, save_image
+    from ditifeat.data.sources import is_single
+    from ditifeat.files import check_writable
 
     animated = arguments.out.suffix.lower() == ".gif"
     if not animated:
         check_suffix(arguments.out)
-    encoder = ditifeat.load_encoder(arguments.model, device=arguments.device)
-    direction = None
-    if arguments.attribute is not None:
-        report = encoder.attributes() if arguments.report is None else ditifeat.ProbeReport.load(arguments.report)
-        if report is None:
-            raise InputError(
-                f"{encoder.config.name}: knows no attributes; give --report, what `ditifeat probe --out` wrote"
-            )
-        direction = report[arguments.attribute]
-    options: dict[str, Any] = {
+    check_writable(arguments.out)
+    if not is_single(arguments.image):
+        raise InputError(f"{arguments.image}: is not one image; edit one at a time, or use ditifeat.edit from Python")
+    encoder = _load_encoder(arguments)
+    direction = None if arguments.attribute is None else _report(arguments, encoder)[arguments.attribute]
+    change: dict[str, Any] = {
         "direction": direction,
         "reference": arguments.reference,
         "subsets": range(*arguments.subsets) if arguments.subsets else None,
-        "x_T": arguments.noise,
+        "x_T": arguments.x_T,
     }
-    edited = ditifeat.edit(
+    images = ditifeat.edit(
         encoder,
         arguments.image,
         scale=arguments.scale or [0.3 if direction is not None else 1.0],
         steps=arguments.steps,
         solver=arguments.solver,
         crop=arguments.crop,
-        **options,
+        **change,
     )
-    pictures = [picture for picture in edited if isinstance(picture, Image.Image)]
-    if len(pictures) != len(edited):
-        raise InputError(f"{arguments.image}: is not one picture; edit one at a time, or use ditifeat.edit from Python")
     if animated:
-        save_animation(pictures, arguments.out)
+        save_animation(images, arguments.out)
     else:
-        save_image(grid(np.stack([np.asarray(picture) for picture in pictures]), len(pictures)), arguments.out)
-    print(f"{arguments.out}: {len(pictures)} of {pictures[0].width} x {pictures[0].height} pixels")
+        save_image(grid(np.stack([np.asarray(image) for image in images]), len(images)), arguments.out)
+    print(f"{arguments.out}: {len(images)} of {images[0].width} x {images[0].height} pixels")
 
 
-def _lost(arguments: argparse.Namespace) -> None:
+def _report(arguments: argparse.Namespace, encoder: Encoder) -> Any:
     import ditifeat
+
+    if arguments.report is not None:
+        return ditifeat.ProbeReport.load(arguments.report)
+    report = encoder.attributes()
+    if report is None:
+        raise InputError(f"{encoder.config.name}: has no attributes; give --report, what `ditifeat probe --out` wrote")
+    return report
+
+
+def lost(arguments: argparse.Namespace) -> None:
+    """Write rows of images: with noise, by the frozen DM, by the DM with the code."""
     from ditifeat.data.drawing import check_suffix, save_image, sheet
-    from ditifeat.editing.lost import TIME_STEPS, lost
+    from ditifeat.editing.lost import TIME_STEPS
+    from ditifeat.editing.lost import lost as what_is_lost
+    from ditifeat.files import check_writable
 
     check_suffix(arguments.out)
-    encoder = ditifeat.load_encoder(arguments.model, device=arguments.device)
-    rows = lost(encoder, arguments.image, arguments.time_steps or TIME_STEPS, crop=arguments.crop)
-    steps = ", ".join(map(str, arguments.time_steps or TIME_STEPS))
+    check_writable(arguments.out)
+    time_steps = arguments.time_steps or TIME_STEPS
+    rows = what_is_lost(_load_encoder(arguments), arguments.image, time_steps, crop=arguments.crop)
+    steps = ", ".join(map(str, time_steps))
     save_image(sheet({f"{title}: t = {steps}": row for title, row in rows.items()}), arguments.out)
     print(f"{arguments.out}: {', '.join(rows)}")
 
 
-def _search(arguments: argparse.Namespace) -> None:
+def search(arguments: argparse.Namespace) -> None:
+    """Print distances and names, nearest first, and write the images."""
     import numpy as np
 
     import ditifeat
     from ditifeat.data.batches import batches
     from ditifeat.data.drawing import check_suffix, grid, save_image
+    from ditifeat.files import check_writable
 
     if arguments.plot is not None:
         check_suffix(arguments.plot)
+        check_writable(arguments.plot)
     features = ditifeat.Features.load(arguments.features)
-    encoder = ditifeat.load_encoder(arguments.model, device=arguments.device)
-    if features.model != encoder.config.name:
-        raise InputError(f"{arguments.features}: was made by {features.model}, not by {encoder.config.name}")
+    encoder = _load_encoder(arguments)
     query = ditifeat.encode(encoder, arguments.query, crop=arguments.crop)
-    part = tuple(arguments.time_steps) if arguments.time_steps else None
-    found = features.nearest(query, time_steps=part, count=arguments.count)
+    found = features.nearest(
+        query,
+        time_steps=tuple(arguments.time_steps) if arguments.time_steps else None,
+        count=arguments.count or min(5, len(features)),
+    )
     for name, distance in found:
         print(f"{distance:8.4f}  {name}")
     if arguments.plot is not None:
         paths = [Path(arguments.query), *(arguments.folder / name for name, _ in found)]
         rows = [row for _, row in batches(paths, encoder.config.image, len(paths), arguments.crop)]
-        save_image(grid(np.concatenate(rows), columns=len(paths)), arguments.plot)
+        save_image(grid(np.concatenate(rows), len(paths)), arguments.plot)
 
 
-def _benchmark(arguments: argparse.Namespace) -> None:
-    from ditifeat.benchmark.benchmark import benchmark
+def benchmark(arguments: argparse.Namespace) -> None:
+    """Write tables and a figure of all methods, and print the first table."""
+    from ditifeat.benchmark.benchmark import benchmark as run_benchmark
     from ditifeat.benchmark.tables import table
 
-    result = benchmark(
+    result = run_benchmark(
         arguments.runs,
-        arguments.data,
+        _one_or_several(arguments.data),
         arguments.labels,
         arguments.out,
         train_size=arguments.train_size,
@@ -145,13 +185,14 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     print(table(result), end="")
 
 
-def _evaluate_edits(arguments: argparse.Namespace) -> None:
-    from ditifeat.benchmark.edits import evaluate_edits
+def evaluate_edits(arguments: argparse.Namespace) -> None:
+    """Write tables of what edits change, and print them."""
+    from ditifeat.benchmark.edits import evaluate_edits as run_evaluation
     from ditifeat.benchmark.tables import edit_tables
 
-    result = evaluate_edits(
+    result = run_evaluation(
         arguments.runs,
-        arguments.data,
+        _one_or_several(arguments.data),
         arguments.labels,
         arguments.out,
         train_size=arguments.train_size,
@@ -164,45 +205,71 @@ def _evaluate_edits(arguments: argparse.Namespace) -> None:
     print(edit_tables(result), end="")
 
 
-def _convert(arguments: argparse.Namespace) -> None:
-    from ditifeat.pretrained.official import convert
+def convert(arguments: argparse.Namespace) -> None:
+    """Write the model folder of an official checkpoint."""
+    from ditifeat.pretrained.official import convert as convert_checkpoint
 
     if arguments.out.exists():
         raise InputError(f"{arguments.out}: exists already; choose a new folder")
-    convert(arguments.checkpoint, arguments.dm).save(arguments.out)
+    convert_checkpoint(arguments.checkpoint, arguments.dm).save(arguments.out)
     print(f"{arguments.out}: the model; ditifeat info {arguments.out}")
 
 
-def _info(arguments: argparse.Namespace) -> None:
+def push(arguments: argparse.Namespace) -> None:
+    """Upload a model folder, and print the commit's address."""
+    from ditifeat.pretrained.push import push as push_folder
+
+    print(push_folder(arguments.folder, arguments.repo, private=arguments.private))
+
+
+def info(arguments: argparse.Namespace) -> None:
+    """Print a model's configuration."""
     from ditifeat.model.config import read_config
+    from ditifeat.pretrained.hub import HubOptions
     from ditifeat.pretrained.names import resolve
 
-    folder, _ = resolve(arguments.model)
+    folder, _ = resolve(arguments.model, HubOptions(**_hub_options(arguments)))
     config = read_config(folder)
-    image, p = config.image, config.partition
-    print(f"{config.name}: {image.size} px -> {p.d} numbers in {p.k} subsets, in {folder}")
+    image, p, dm = config.image, config.partition, config.dm
+    print(f"{config.name}: {image.size} px -> {p.d} dimensions in {p.k} subsets, in {folder}")
     print(f"input: {image.alignment}; crop {tuple(round(edge, 4) for edge in image.crop)}, {image.resampling}")
     print("time-steps  subsets  dimensions")
     for lo, hi in p.ranges:
         columns = p.dims_of_time_steps(lo, hi)
         first, last = p.subset_of_dim[columns.start], p.subset_of_dim[columns.stop - 1]
-        print(
-            f"{lo:4d}-{hi:<5d}  {first:3d}-{last:<3d}  {columns.start:4d}-{columns.stop - 1:<4d} ({columns.stop - columns.start})"
-        )
+        dims = f"{columns.start:4d}-{columns.stop - 1:<4d} ({columns.stop - columns.start})"
+        print(f"{lo:4d}-{hi:<5d}  {first:3d}-{last:<3d}  {dims}")
     print(f"encoder: {config.encoder}")
-    print(
-        f"frozen DM: {config.dm.repo + '@' + str(config.dm.commit) if config.dm.repo else 'in the folder'}, codec {config.codec.kind}"
-    )
+    print(f"frozen DM: {f'{dm.repo}@{dm.commit}' if dm.repo else 'in the folder'}, codec {config.codec.kind}")
     print("training: " + (", ".join(f"{key} {value}" for key, value in config.training.items()) or "unknown"))
 
 
-def _demo(arguments: argparse.Namespace) -> None:
-    from ditifeat.app.demo import demo
+def demo(arguments: argparse.Namespace) -> None:
+    """Serve the page."""
+    from ditifeat.app.demo import Demo
+    from ditifeat.app.page import load_gradio, serve
 
-    demo(arguments.model, arguments.host, arguments.port)
+    load_gradio()  # before the model is read
+    serve(Demo(_load_encoder(arguments)), arguments.host, arguments.port)
 
 
-def _quickstart(arguments: argparse.Namespace) -> None:
-    from ditifeat.app.quickstart import quickstart
+def quickstart(arguments: argparse.Namespace) -> None:
+    """Print and draw the bundled model at work."""
+    from ditifeat.app.quickstart import quickstart as run_quickstart
 
-    quickstart(arguments.out)
+    run_quickstart(arguments.out)
+
+
+def _one_or_several(paths: list[str]) -> str | list[str]:
+    """One path stands for itself: names are relative to a folder, and one image gives one row."""
+    return paths[0] if len(paths) == 1 else paths
+
+
+def _load_encoder(arguments: argparse.Namespace, dtype: str | None = None) -> Encoder:
+    import ditifeat
+
+    return ditifeat.load_encoder(arguments.model, device=arguments.device, dtype=dtype, **_hub_options(arguments))
+
+
+def _hub_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {key: getattr(arguments, key) for key in ("revision", "token", "cache_dir", "local_files_only")}

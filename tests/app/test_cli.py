@@ -1,101 +1,220 @@
-"""The commands, as a user types them."""
+"""The parser, and what `main` makes of errors, interrupts and closed pipes."""
 
+import inspect
+import logging
+import os
+import shlex
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import pytest
-from PIL import Image
 
-from ditifeat.app.cli import main
-from tests.conftest import make_picture
+from ditifeat import InputError, __version__
+from ditifeat.app import commands
+from ditifeat.app.cli import build_parser, main
 
-
-def run(*arguments):
-    return main([str(a) for a in arguments])
-
-
-@pytest.fixture
-def labels(photos, tmp_path):
-    names = [f"{i:02d}.png" for i in range(10)]
-    rows = "\n".join(f"{name} {1 if i % 2 else -1} {1 if i < 5 else -1}" for i, name in enumerate(names))
-    path = tmp_path / "list_attr.txt"
-    path.write_text(f"10\nOdd Early\n{rows}\n")
-    return path
+COMMANDS = [
+    "encode", "probe", "edit", "lost", "search", "train", "benchmark", "evaluate-edits", "convert", "push", "info",
+    "demo", "quickstart",
+]  # fmt: skip
 
 
-def test_encode_probe_edit(tiny_folder, photos, labels, tmp_path, capsys):
-    features, report = tmp_path / "x.npz", tmp_path / "report.safetensors"
-    assert run("encode", photos, "--out", features, "--model", tiny_folder) == 0
-    assert "features (10, 32) by tiny, from 32 px" in capsys.readouterr().out
-    plot = tmp_path / "p.png"
-    assert run("probe", features, labels, "--train-first", 7, "--out", report, "--plot", plot) == 0
-    out = capsys.readouterr().out
-    assert "Odd" in out and "train rows: 7, test rows: 3" in out and plot.exists()
-    edited = tmp_path / "e.png"
-    picture = photos / "00.png"
-    common = ("--model", tiny_folder, "--steps", 5, "--out", edited)
-    assert run("edit", picture, "--attribute", "Odd", "--report", report, *common) == 0
-    assert Image.open(edited).size == (32, 32)
-    path = ("--attribute", "Odd", "--report", report, "--scale", -1, 0, 1)
-    assert run("edit", picture, *path, *common) == 0
-    assert Image.open(edited).size == (96, 32)
-    assert run("edit", picture, *path, *common, "--out", tmp_path / "e.gif") == 0
-    assert Image.open(tmp_path / "e.gif").n_frames == 4  # there and back
-    assert run("edit", picture, "--reference", photos / "01.png", "--subsets", 2, 4, "--noise", "slerp", *common) == 0
-    assert run("probe", features, labels, "--protocol", "paper", "--random-state", 1) == 0
+def subparsers():
+    return build_parser()._subparsers._group_actions[0].choices
+
+
+def test_all_commands_are_there():
+    assert list(subparsers()) == COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_that_parses(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 0
+    command = shlex.split(lines[lines.index("example:") + 1])
+    assert command[:2] == ["ditifeat", name]
+    assert build_parser().parse_args(command[1:]).run
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name):
+    assert all(action.help for action in subparsers()[name]._actions)
+
+
+FUNCTIONS = {
+    "encode": "encoding.encoder encode",
+    "probe": "analysis.probe probe",
+    "edit": "editing.edit edit",
+    "lost": "editing.lost lost",
+    "search": "analysis.features Features.nearest",
+    "benchmark": "benchmark.benchmark benchmark",
+    "evaluate-edits": "benchmark.edits evaluate_edits",
+    "convert": "pretrained.official convert",
+    "push": "pretrained.push push",
+    "demo": "app.page serve",
+    "train": "train train",
+}
+
+OF_THE_COMMAND = {"help", "out", "plot", "model", "train_first", "folder", "attribute", "report"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_options_carry_the_names_of_python_arguments(name):
+    module, function = FUNCTIONS[name].split()
+    item = import_module(f"ditifeat.{module}")
+    for part in function.split("."):
+        item = getattr(item, part)
+    load_encoder = import_module("ditifeat.encoding.encoder").load_encoder
+    known = set(inspect.signature(item).parameters) | set(inspect.signature(load_encoder).parameters)
+    options = {a.dest for a in subparsers()[name]._actions if a.option_strings}
+    assert options - OF_THE_COMMAND <= known
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"ditifeat {__version__}\n"
 
 
 @pytest.mark.parametrize(
-    "arguments,words",
+    "words,message",
     [
-        (("encode", "{tmp}/none.png", "--out", "{tmp}/x.npz", "--model", "{model}"), "none.png: there is no such file"),
-        (("encode", "{photos}", "--out", "{tmp}/x.csv"), "npz or .safetensors"),
-        (("encode", "{photos}", "--out", "{tmp}/x.npz", "--model", "nonsense"), "neither a folder"),
-        (("probe", "{tmp}/x.npz", "{tmp}/labels.txt"), "x.npz: there is no such file"),
-        (("edit", "{photos}/00.png", "--out", "{tmp}/x.txt", "--reference", "y"), "images are saved as"),
-        (("edit", "{photos}/00.png", "--out", "{tmp}/x.png", "--attribute", "Odd"), "Odd"),
-        (
-            ("edit", "{photos}/00.png", "--out", "{tmp}/x.png", "--attribute", "Odd", "--model", "{model}"),
-            "knows no attributes; give --report",
-        ),
-        (("edit", "{photos}/00.png", "--out", "{tmp}/x.png", "--model", "{model}"), "either a direction"),
-        (("train", "nothing", "--data", "{photos}", "--out", "{tmp}/run"), "neither a recipe file"),
-        (("convert", "--checkpoint", "{tmp}", "--dm", "{tmp}", "--out", "{tmp}/new"), "config.yml"),
-        (("convert", "--checkpoint", "{tmp}", "--dm", "{tmp}", "--out", "{tmp}"), "exists already"),
-        (("info", "{tmp}"), "no config.json"),
-        (("quickstart", "--out", "{tmp}/x.doc"), "images are saved as"),
+        ("encode x --out y.npz --batch-size 0", "0 must be at least 1"),
+        ("encode x --out y.npz --batch-size -1", "-1 must be at least 1"),
+        ("encode x --out y.npz --batch-size 2.5", "invalid integer value: '2.5'"),
+        ("encode x --out y.npz --on-error ignore", "invalid choice: 'ignore'"),
+        ("encode x --out y.npz --dtype int8", "invalid choice: 'int8'"),
+        ("encode --out y.npz", "images"),
+        ("probe x.npz y.csv --random-state -1", "-1 must be at least 0"),
+        ("probe x.npz y.csv --dims 0", "0 must be at least 1"),
+        ("probe x.npz y.csv --train-size nan", "nan must be a finite number"),
+        ("probe x.npz y.csv --train-size 0.5 --train-first 7", "not allowed with argument"),
+        ("edit x --out y.png --scale nan", "nan must be a finite number"),
+        ("edit x --out y.png --scale 1 inf", "inf must be a finite number"),
+        ("edit x --out y.png --scale big", "invalid number value: 'big'"),
+        ("edit x --out y.png --steps 0", "0 must be at least 1"),
+        ("edit x --out y.png --solver implicit", "invalid choice: 'implicit'"),
+        ("lost x --out y.png --time-steps -5", "-5 must be at least 0"),
+        ("search x y.npz --count 0", "0 must be at least 1"),
+        ("benchmark run --data x --labels y --out z", "--train-size"),
+        ("benchmark run --data x --labels y --out z --train-size 8 --steps 0", "0 must be at least 1"),
+        ("evaluate-edits run --data x --labels y --out z --train-size -8", "-8 must be at least 1"),
+        ("encode x --out y.npz --batch 4", "unrecognized arguments: --batch"),  # nothing is guessed
+        ("enc x --out y.npz", "invalid choice: 'enc'"),
+        ("", "COMMAND"),
     ],
 )
-def test_mistakes_get_one_line_and_code_2(arguments, words, tiny_folder, photos, tmp_path, capsys):
-    places = {"tmp": tmp_path, "photos": photos, "model": tiny_folder}
-    assert run(*(a.format(**places) for a in arguments)) == 2
+def test_odd_words_are_refused(words, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
     error = capsys.readouterr().err
-    assert error.startswith("ditifeat: ") and words in error and "Traceback" not in error
+    assert ended.value.code == 2 and message in error and "Traceback" not in error
 
 
-def test_broken_images_can_be_skipped(tiny_folder, tmp_path, capsys, caplog):
-    make_picture().save(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_bytes(b"x")
-    command = ("encode", tmp_path, "--out", tmp_path / "x.npz", "--model", tiny_folder)
-    assert run(*command) == 2 and not (tmp_path / "x.npz").exists()
-    assert run(*command, "--skip-broken") == 0
-    assert "features (1, 32)" in capsys.readouterr().out and "bad.png" in caplog.text
+@pytest.mark.parametrize(
+    "words,expected",
+    [
+        ("probe x y --train-size 0.5", {"train_size": 0.5}),
+        ("probe x y --train-size 8000", {"train_size": 8000}),
+        ("edit x --out y.png --scale -1 0 1", {"scale": [-1, 0, 1]}),
+        ("edit x --out y.png --scale -0.1 --x-T swap", {"scale": [-0.1], "x_T": "swap"}),
+        ("encode a b --out y.npz --on-error skip", {"images": ["a", "b"], "on_error": "skip"}),
+        ("info org/name --revision v1 --local-files-only", {"revision": "v1", "local_files_only": True}),
+    ],
+)
+def test_words_are_read(words, expected):
+    found = build_parser().parse_args(words.split())
+    assert {key: getattr(found, key) for key in expected} == expected
 
 
-def test_info(tiny_folder, capsys):
-    assert run("info", tiny_folder) == 0
-    out = capsys.readouterr().out
-    assert "32 px -> 32 numbers in 8 subsets" in out and "codec unshuffle" in out
+def raising(error):
+    def run(arguments):
+        raise error
+
+    return run
 
 
-def test_help_is_fast_and_imports_no_torch():
+@pytest.mark.parametrize(
+    "error,code,line",
+    [
+        (InputError("x.npz: is damaged;\nmake it again"), 2, "ditifeat: x.npz: is damaged; make it again\n"),
+        (PermissionError(13, "Permission denied", "/data/x"), 2, "ditifeat: /data/x: Permission denied\n"),
+        (OSError("no such device"), 2, "ditifeat: no such device\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(), 141, ""),
+    ],
+)
+def test_errors_are_one_line(error, code, line, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "info", raising(error))
+    assert main(["info"]) == code
+    assert capsys.readouterr().err == line
+
+
+def test_errors_of_our_own_making_are_not_hidden(monkeypatch):
+    monkeypatch.setattr(commands, "info", raising(AttributeError("a bug")))
+    with pytest.raises(AttributeError):
+        main(["info"])
+
+
+def test_the_librarys_notices_go_to_stderr_while_a_command_runs(monkeypatch, capsys):
+    logger = logging.getLogger("ditifeat.data")
+
+    def run(arguments):
+        logger.info("left out: 2 .txt")
+        logger.debug("not this")
+
+    monkeypatch.setattr(commands, "info", run)
+    for _ in range(2):
+        assert main(["info"]) == 0
+        assert capsys.readouterr().err == "INFO: left out: 2 .txt\n"
+    assert not logging.getLogger("ditifeat").handlers and logging.getLogger("ditifeat").level == logging.NOTSET
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped():
+    program = (
+        "from ditifeat.app import cli, commands\ncommands.info = lambda _: print('caf\\udce9')\ncli.main(['info'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "caf\\udce9\n"
+
+
+def unread_pipe():
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+@pytest.mark.parametrize("words", ["info", "info --help"])
+@pytest.mark.parametrize(
+    "stdout,code", [(unread_pipe, 141), (lambda: os.open("/dev/full", os.O_WRONLY), 2)], ids=["pipe", "full"]
+)
+def test_a_stdout_that_takes_nothing(words, stdout, code):
+    descriptor = stdout()
+    command = [sys.executable, "-m", "ditifeat", *words.split()]
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, stdout=descriptor, stderr=subprocess.PIPE, text=True, env=buffered)
+    os.close(descriptor)
+    assert done.returncode == code and len(done.stderr.splitlines()) <= 1
+    assert done.stderr == ("" if code == 141 else "ditifeat: [Errno 28] No space left on device\n")
+
+
+def test_no_stdout_at_all():
+    command = f"{sys.executable} -m ditifeat info >&-"
+    assert subprocess.run(command, shell=True, stderr=subprocess.PIPE).stderr == b""
+
+
+def test_help_is_fast_and_imports_nothing_heavy():
+    program = (
+        "import sys; from ditifeat.app.cli import main\ntry: main(sys.argv[1:])\n"
+        "finally: assert not {'torch', 'numpy', 'sklearn', 'diffusers', 'PIL', 'tqdm'} & set(sys.modules)"
+    )
     seconds = []
-    for _ in range(3):
+    for words in (["--help"], ["--version"], ["encode", "--help"]):
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "ditifeat", "--help"], capture_output=True, text=True, check=True)
+        subprocess.run([sys.executable, "-c", program, *words], check=True, stdout=subprocess.DEVNULL)
         seconds.append(time.perf_counter() - start)
-    assert "quickstart" in done.stdout
     assert min(seconds) < 1  # 0.1 s on an idle machine; a torch import alone takes longer than this
-    program = "import sys; from ditifeat.app.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
