@@ -67,8 +67,8 @@ def _failed(reason: object) -> int:
 
 def _discard_stdout() -> None:
     """What is still in its buffer would fail again when Python ends."""
-    if sys.stdout is not None and sys.stdout is sys.__stdout__:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 class _StderrHandler(logging.Handler):

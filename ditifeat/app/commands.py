@@ -157,7 +157,7 @@ def search(arguments: argparse.Namespace) -> None:
     found = features.nearest(
         query,
         time_steps=tuple(arguments.time_steps) if arguments.time_steps else None,
-        count=arguments.count or min(5, len(features)),
+        count=arguments.count or min(5, len(features.names)),
     )
     for name, distance in found:
         print(f"{distance:8.4f}  {name}")

@@ -114,9 +114,10 @@ class Demo:
         """
         z, x_T = (torch.from_numpy(state[key]).to(self.encoder.device) for key in ("z", "x_T"))
         partition = self.encoder.partition
-        if "reference" in state and share:
+        lo, hi = time_steps
+        if "reference" in state and share and lo != hi:
             reference = torch.from_numpy(state["reference"]).to(z)
-            z = subset_edit(partition, z, reference, partition.subsets_of_time_steps(*time_steps), share)
+            z = subset_edit(partition, z, reference, partition.subsets_of_time_steps(lo, hi), share)
         for name, scale in scales.items():
             if scale:
                 weights, std = checked_direction(self.encoder, self.reports[kind][name])
