@@ -92,7 +92,7 @@ def load_runs(runs: Sequence[str | Path], device: str | None = None) -> list[Enc
     encoders = []
     for run in runs:
         folder = Path(run) / "model"
-        encoders.append(load_encoder(folder if (folder / "config.json").exists() else run, device=device or "cpu"))
+        encoders.append(load_encoder(folder if (folder / "config.json").exists() else run, device=device))
     if not encoders:
         raise InputError("there is no run to score; give at least one")
     if len({encoder.folder.resolve() for encoder in encoders}) < len(encoders):

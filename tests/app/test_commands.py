@@ -133,6 +133,7 @@ MISTAKES = [
     ("search {photos}/00.png {features} --plot {tmp}/x.doc", "images are saved as"),
     ("search {photos}/00.png {features} --count 11 --model {model}", "count = 11"),
     ("search {photos} {features} --model {model} --time-steps 3 7", "time"),
+    ("train images64 --data {photos} --out {tmp}/run --seed -1", "seed = -1"),
     ("train nothing --data {photos} --out {tmp}/run", "neither a recipe file"),
     ("benchmark nonsense --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "neither a folder"),
     ("benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "train_size = 20 of 10"),
@@ -202,28 +203,36 @@ def test_images_that_cannot_be_decoded_can_be_skipped(tiny_folder, tmp_path, cap
 
 
 MISSING = [
-    ("probe {features} {labels} --plot {tmp}/p.png", "matplotlib.figure", "ditifeat[plot]"),
-    ("benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "pandas", "ditifeat[benchmark]"),
-    ("benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "matplotlib", "ditifeat[benchmark]"),
-    ("benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "accelerate", "ditifeat[benchmark]"),
-    ("evaluate-edits {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "tabulate", "ditifeat[benchmark]"),
-    ("train images64 --data {photos} --out {tmp}/run", "accelerate", "ditifeat[train]"),
-    ("demo --model {model}", "gradio", "ditifeat[demo]"),
+    ("probe {features} {labels} --plot {tmp}/p.png", "matplotlib.figure", "plot"),
+    ("benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "pandas", "benchmark"),
+    ("benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "matplotlib", "benchmark"),
+    ("benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "accelerate", "benchmark"),
+    ("evaluate-edits {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "tabulate", "benchmark"),
+    ("train images64 --data {photos} --out {tmp}/run", "accelerate", "train"),
+    ("demo --model {model}", "gradio", "demo"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("words,library,extra", MISSING)
-def test_a_missing_library_is_told_with_the_command_that_installs_it(
-    words, library, extra, tiny_folder, photos, labels, features, tmp_path
+def test_a_missing_library_is_told_before_the_work(
+    words, library, extra, tiny_folder, photos, labels, features, tmp_path, monkeypatch, capsys
 ):
+    monkeypatch.setitem(sys.modules, library, None)
     places = {"tmp": tmp_path, "photos": photos, "model": tiny_folder, "labels": labels, "features": features}
+    assert run(*words.format(**places).split()) == 2
+    assert f"pip install 'ditifeat[{extra}]'" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists() and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [MISSING[3][0], MISSING[5][0]])
+def test_no_module_imports_accelerate_before_it_is_missed(words, tmp_path):
+    places = {"tmp": tmp_path, "photos": tmp_path, "model": "none", "labels": "none"}
     program = (
-        f"import sys; sys.modules[{library!r}] = None; from ditifeat.app.cli import main; sys.exit(main(sys.argv[1:]))"
+        "import sys; sys.modules['accelerate'] = None; from ditifeat.app.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", program, *words.format(**places).split()]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and f"pip install '{extra}'" in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "o").exists() and not (tmp_path / "run").exists()
+    assert done.returncode == 2 and "accelerate is not installed" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_what_is_given_to_the_hub(monkeypatch):
