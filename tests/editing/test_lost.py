@@ -5,7 +5,7 @@ import torch
 import ditifeat
 from ditifeat.data.batches import batches, load_images
 from ditifeat.editing.lost import lost
-from tests.conftest import method_recipe, random_model
+from tests.conftest import method_recipe
 
 
 def test_rows_are_what_their_titles_say(tiny_encoder, photos):
@@ -53,22 +53,3 @@ def test_what_does_not_fit_is_refused(tiny_encoder, photos, tmp_path):
     build_diffae(recipe).save(tmp_path)
     with pytest.raises(ditifeat.InputError, match="no frozen DM"):
         lost(ditifeat.load_encoder(tmp_path), photos / "00.png")
-
-
-def test_commands(tiny_folder, photos, tmp_path, capsys):
-    from ditifeat.app.cli import main
-
-    model = ["--model", str(tiny_folder)]
-    assert main(["show", str(photos / "00.png"), "--out", str(tmp_path / "lost.png"), *model]) == 0
-    assert (tmp_path / "lost.png").stat().st_size > 5000
-    assert main(["encode", str(photos), "--out", str(tmp_path / "f.npz"), *model]) == 0
-    capsys.readouterr()
-    command = ["search", str(photos / "03.png"), str(tmp_path / "f.npz"), "--time-steps", "500", "1000", *model]
-    plot = ["--plot", str(tmp_path / "found.png"), "--folder", str(photos), "--count", "3"]
-    assert main([*command, *plot]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and lines[0].split()[1] == "03.png"
-    assert (tmp_path / "found.png").exists()
-    random_model(method_recipe("pdae")).save(tmp_path / "other")
-    assert main(["search", str(photos / "03.png"), str(tmp_path / "f.npz"), "--model", str(tmp_path / "other")]) == 2
-    assert "was made by tiny" in capsys.readouterr().err
