@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, and print the model's folder."""
+    from ditifeat.errors import require
     from ditifeat.train import train
 
     folder = train(
@@ -32,4 +33,5 @@ def run(arguments: argparse.Namespace) -> None:
         images=arguments.images,
         progress=True,
     )
-    print(f"{folder}: the model; ditifeat info {folder}")
+    if require("accelerate", "train").PartialState().is_main_process:
+        print(f"{folder}: the model; ditifeat info {folder}")

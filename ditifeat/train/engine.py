@@ -12,7 +12,8 @@ from torch import Tensor, distributed
 def accelerator() -> Accelerator:
     """Return accelerate's view of this process; nothing else in this package makes one.
 
-    Without a GPU it must be told so: otherwise it finds no device to share, and tells each process that it is alone.
+    Where there is no GPU, `cpu=True` must say so: without it, accelerate finds nothing to form a group of processes over, and
+    each trains alone.
     """
     return Accelerator(cpu=not torch.accelerator.is_available())
 

@@ -1,4 +1,4 @@
-"""Where the encoder's training begins: the frozen DM's down path, with codes whitened or predictive of the DM's error."""
+"""Initialisation of the encoder: the frozen DM's down path, and codes that are whitened or predict the DM's error."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ time-steps and noise that one would, each its own share.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -30,11 +31,13 @@ from ditifeat.train.engine import accelerator
 from ditifeat.train.recipe import MethodRecipe, Optimiser
 from ditifeat.train.run import Run
 
+logger = logging.getLogger(__name__)
+
 KEPT_CHECKPOINTS = 2
 
 CHECKPOINT_MINUTES = 4
 
-PREVIEWS, PREVIEW_STEPS = 10, 250  # at most so many per stage, and so many steps apart
+PREVIEWS, PREVIEW_STEPS = 10, 250  # at most per stage, and the least number of steps between two
 
 PREVIEWED = 8  # images per preview
 
@@ -144,6 +147,8 @@ class Trainer:
         saved = time.monotonic()
         meter = _Meter(self.task.num_time_steps, self.accelerator.gather)
         hidden = not (self.progress and self.accelerator.is_main_process)
+        if self.accelerator.is_main_process:
+            logger.info("%s: steps %d to %d of %d images each", self.out, self.step, end, self.optimiser.batch)
         # Dropout alone draws from torch's global generators, which are left as they were.
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
         with (

@@ -67,16 +67,13 @@ def test_the_encoder_is_initialised_as_the_dm_s_down_path():
 
 
 def weighted_error(model, images, lo, hi, seed):
-    """Of the frozen DM at random time-steps of lo..hi-1, `(N, values)`, one image at a time."""
+    """Of the frozen DM at random time-steps of lo..hi-1, `(N, values)`."""
     generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for x_0 in images.split(1):
-        t = torch.randint(lo, hi, (1,), generator=generator)
-        noise = torch.randn((1, *model.noise_shape), generator=generator)
-        x_t = model.dm.schedule.add_noise(model.dm.codec.encode(x_0), noise, t)
-        error = noise - model.frozen_noise(x_t, t)
-        rows.append((model.dm.schedule.loss_weight[t].sqrt() * error).flatten(1))
-    return torch.cat(rows).double()
+    t = torch.randint(lo, hi, (len(images),), generator=generator)
+    noise = torch.randn((len(images), *model.noise_shape), generator=generator)
+    x_t = model.dm.schedule.add_noise(model.dm.codec.encode(images), noise, t)
+    error = noise - model.frozen_noise(x_t, t)
+    return (model.dm.schedule.at("loss_weight", t).sqrt() * error).flatten(1).double()
 
 
 def explained_share(model, images, lo, hi, seed):

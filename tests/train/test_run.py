@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -64,19 +63,18 @@ def test_the_second_run_in_a_folder_is_refused(tmp_path, resume):
 
 def test_a_run_of_another_process_is_seen_until_it_dies(tmp_path):
     program = (
-        "import sys, time; from pathlib import Path; from ditifeat.train.run import claimed\n"
-        "from tests.conftest import tiny_recipe\n"
-        "with claimed(Path(sys.argv[1]), tiny_recipe(), resume=False): time.sleep(60)"
+        "import sys, time; from pathlib import Path; from ditifeat.files import exclusive\n"
+        "with exclusive(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
     )
-    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
+    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
     try:
-        while not (tmp_path / "recipe.yaml").exists():
-            time.sleep(0.05)
+        other.stdout.readline()
         with pytest.raises(FolderInUseError, match=f"process {other.pid}"):
             claim(tmp_path, tiny_recipe(), resume=True)
     finally:
         other.kill()
         other.wait()
+        other.stdout.close()
     claim(tmp_path, tiny_recipe(), resume=True)
 
 
