@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def lasso_dimensions(x: np.ndarray, y: np.ndarray, dims: int) -> np.ndarray:
-    """The `dims` dimensions of centred codes `(n, d)`, at their own relative sizes, that a lasso on `y` `(n,)` weighs most.
+    """Select the `dims` dimensions of centred codes `(n, d)`, at their own scales, with the largest weights of a lasso on `y` `(n,)`.
 
-    The penalty is the largest that leaves as many; they may be fewer where codes say nothing.
+    The penalty is the largest that leaves as many; they may be fewer where the codes do not predict `y`.
     """
     from sklearn.linear_model import lars_path_gram
 
     inputs = x.astype(np.float64)
     target = (y - y.mean()) / max(float(y.std()), 1e-8)
-    # Least-angle regression walks the lasso's whole path, one dimension in or out a step, and may stop on the way.
+    # Least-angle regression walks the lasso's whole path, one dimension in or out per step, and may stop on the way.
     _, _, weights = lars_path_gram(
         inputs.T @ target, inputs.T @ inputs, n_samples=len(x), max_iter=4 * dims, method="lasso", copy_Gram=False
     )
@@ -32,7 +32,7 @@ def lasso_dimensions(x: np.ndarray, y: np.ndarray, dims: int) -> np.ndarray:
 def promask(
     x: np.ndarray, y: np.ndarray, dims: int, seed: int, *, steps: int = 1200, batch: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A logistic probe per attribute whose dimensions are learned: ProMask (Zhou et al., CVPR 2021).
+    """Fit a logistic probe per attribute whose dimensions are learned: ProMask (Zhou et al., CVPR 2021).
 
     Each dimension has a probability of being used; masks are drawn by the Gumbel relaxation, and after every step the
     probabilities are projected so that their sum, annealed from d to `dims`, is not exceeded.

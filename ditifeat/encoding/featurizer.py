@@ -27,7 +27,7 @@ def _cached_encoder(model: str | Path | None, device: str | None, state: tuple[A
 
 
 def _file_state(model: str | Path | None) -> tuple[Any, ...]:
-    """What tells whether a model folder was trained again in place: its files' number, time and size."""
+    """What changes when a model folder is trained again in place: its files' number, time and size."""
     if model is None or not os.path.isdir(model):
         return ()  # the Hub's and the bundled files do not change
     paths = [Path(model, name) for name in ("config.json", WEIGHTS)]

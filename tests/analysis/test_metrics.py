@@ -13,7 +13,7 @@ def test_mse_is_on_the_scale_of_papers():
     a, b = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)
     b[1] = 0.5
     assert torch.allclose(mse(a, b), torch.tensor([0.25, 0.0625]))
-    assert mse(a, 3 * b).max() == 0.25  # clamped, as a saved picture is
+    assert mse(a, 3 * b).max() == 0.25  # clamped, as a saved image is
 
 
 def test_ssim_of_known_pairs():
@@ -21,7 +21,7 @@ def test_ssim_of_known_pairs():
     x = torch.rand(2, 3, 24, 24, generator=generator) * 2 - 1
     assert torch.allclose(ssim(x, x), torch.ones(2, dtype=torch.float64))
     flat_a, flat_b = torch.full((1, 1, 16, 16), -0.2), torch.full((1, 1, 16, 16), 0.6)
-    expected = (2 * 0.4 * 0.8 + 1e-4) / (0.4**2 + 0.8**2 + 1e-4)  # constant pictures: the luminance term alone
+    expected = (2 * 0.4 * 0.8 + 1e-4) / (0.4**2 + 0.8**2 + 1e-4)  # constant images: the luminance term alone
     assert ssim(flat_a, flat_b).item() == pytest.approx(expected, rel=1e-6)
     noise = torch.randn(x.shape, generator=generator)
     assert ssim(x, -x).max() < 0.1 and (ssim(x, x + 0.1 * noise) > ssim(x, x + 0.3 * noise)).all()
