@@ -140,19 +140,16 @@ class Features:
         if isinstance(query, Features):
             check_same_origin((self.weights, self.preprocessing), (query.weights, query.preprocessing))
         count = integer("count", count, 1, len(np.atleast_2d(self.array)))
-        try:
-            codes = np.asarray(query, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"the query cannot be read as an array of numbers ({error})") from error
+        codes = as_codes(query, "the query")
         if codes.ndim not in (1, 2) or codes.shape[-1] != self.partition.d or not np.isfinite(codes).all():
             raise InputError(
                 f"the query has shape {codes.shape}; it must be finite, one code of {self.partition.d} dimensions or (m, d)"
             )
-        columns = slice(None) if time_steps is None else self.partition.dims_of_time_steps(*time_steps)
-        rows = np.atleast_2d(self.array if time_steps is None else self.time_steps(*time_steps))
+        columns = slice(None) if time_steps is None else dims_of_range(self.partition, time_steps)
+        rows = np.atleast_2d(self.array)[:, columns]
         if not len(np.atleast_2d(codes)):
             return []
-        scale = max(float(rows.var(0).sum()) ** 0.5, 1e-8)
+        scale = float(rows.var(0).sum()) ** 0.5 or 1.0
         found = NearestNeighbors(n_neighbors=count).fit(rows / scale)
         distances, indices = found.kneighbors(np.atleast_2d(codes)[:, columns] / scale)
         results = [
@@ -249,6 +246,41 @@ def check_same_origin(ours: tuple[str, str], theirs: tuple[str, str]) -> None:
                 f"features {which} ({other[:12]}, not {mine[:12]}); encode them with the same model and crop, "
                 "or pass the bare array if they are to be mixed nevertheless"
             )
+
+
+def as_codes(values: Any, what: str) -> np.ndarray:
+    """Read float32 codes from an array, a table, `Features`, or a tensor on any device.
+
+    Raises:
+        InputError: for anything that is not of numbers.
+
+    >>> from ditifeat.analysis.features import as_codes
+    >>> as_codes(torch.zeros(2, 3, requires_grad=True), "the codes").shape
+    (2, 3)
+    """
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu().float().numpy()
+    try:
+        return np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} cannot be read as an array of numbers ({error})") from error
+
+
+def dims_of_range(partition: TimeStepPartition, time_steps: Any) -> slice:
+    """The dimensions of a range (lo, hi) of time-steps.
+
+    Raises:
+        InputError: for anything but two time-steps between which a subset begins.
+
+    >>> from ditifeat.analysis.features import dims_of_range
+    >>> dims_of_range(encoder.partition, (0, 50))
+    slice(0, 10, None)
+    """
+    try:
+        lo, hi = time_steps
+    except (TypeError, ValueError):
+        raise InputError(f"time_steps = {time_steps!r} is not (lo, hi), like (500, 1000)") from None
+    return partition.dims_of_time_steps(lo, hi)
 
 
 def column_names(partition: TimeStepPartition) -> list[str]:

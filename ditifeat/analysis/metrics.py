@@ -16,11 +16,22 @@ from ditifeat.errors import InputError
 def mse(a: Tensor, b: Tensor) -> Tensor:
     """Compute the mean squared error per image `(B,)` of images `(B, 3, H, W)` in [-1, 1], on the scale 0..1 of papers.
 
+    Raises:
+        InputError: for shapes that differ.
+
     >>> from ditifeat.analysis.metrics import mse
     >>> mse(torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8))
     tensor([0.2500])
     """
+    _check_pair(a, b, 1)
     return ((a.clamp(-1, 1) - b.clamp(-1, 1)) / 2).square().mean((1, 2, 3))
+
+
+def _check_pair(a: Tensor, b: Tensor, side: int) -> None:
+    if a.ndim != 4 or a.shape != b.shape or min(a.shape[2:]) < side:
+        raise InputError(
+            f"images of shape {tuple(a.shape)} and {tuple(b.shape)}: they must agree, (B, C, H, W) of {side} pixels or more"
+        )
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -29,12 +40,16 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     As Wang et al. (2004): Gaussian window of 11 x 11 with sigma 1.5 inside the image, K1 = 0.01, K2 = 0.03, channels apart
     and averaged.
 
+    Raises:
+        InputError: for shapes that differ, or less than 11 pixels.
+
     >>> from ditifeat.analysis.metrics import ssim
     >>> images = torch.linspace(-1, 1, 3 * 16 * 16).view(1, 3, 16, 16)
     >>> ssim(images, images)
     tensor([1.], dtype=torch.float64)
     """
     # On the CPU: float64, which MPS has not.
+    _check_pair(a, b, 11)
     a, b = (x.detach().cpu().clamp(-1, 1).double() / 2 + 0.5 for x in (a, b))
     channels = a.shape[1]
     offsets = torch.arange(-5, 6, dtype=torch.float64)
@@ -100,7 +115,7 @@ def tad(codes: np.ndarray, labels: np.ndarray, threshold: float = 0.75, redundan
         redundancy: share of an attribute's entropy, above which it is left out.
 
     Raises:
-        InputError: for other shapes.
+        InputError: for other shapes, codes that are not finite, or other labels.
 
     >>> from ditifeat.analysis.metrics import tad
     >>> labels = np.arange(8)[:, None] >> np.arange(3) & 1
@@ -109,9 +124,12 @@ def tad(codes: np.ndarray, labels: np.ndarray, threshold: float = 0.75, redundan
     """
     from scipy.stats import rankdata
 
-    codes, labels = np.asarray(codes), np.asarray(labels).astype(bool)
+    codes, labels = np.asarray(codes), np.asarray(labels)
     if codes.ndim != 2 or labels.ndim != 2 or len(codes) != len(labels) or codes.shape[1] < 2:
         raise InputError(f"codes of shape {codes.shape}, labels of shape {labels.shape}: they need (n, d) and (n, a)")
+    if not (np.isfinite(codes).all() and np.isin(labels, (0, 1)).all()):
+        raise InputError("codes must be finite, and labels 0 or 1")
+    labels = labels.astype(bool)
     ranks = rankdata(codes, axis=0)
     total, captured = 0.0, 0
     for i in np.flatnonzero(_explained_entropy(labels).max(axis=1, initial=0) <= redundancy):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ditifeat.analysis.attributes import Attribute, alike, read_attributes
-from ditifeat.analysis.features import Features
+from ditifeat.analysis.features import Features, as_codes
 from ditifeat.analysis.linear import fit_paper, fit_promask, fit_sklearn, ridge_predictions
 from ditifeat.analysis.report import AttributeProbe, ProbeReport
 from ditifeat.analysis.rows import training_rows
@@ -100,10 +100,7 @@ def probe(
 
 
 def _check_codes(features: Any) -> np.ndarray:
-    try:
-        codes = np.asarray(features, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"features cannot be read as an array of numbers ({error})") from error
+    codes = as_codes(features, "features")
     if codes.ndim != 2 or len(codes) < 4:
         raise InputError(f"features of shape {codes.shape}: probing needs (n, d) with at least 4 rows")
     if not np.isfinite(codes).all():

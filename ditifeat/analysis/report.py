@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ditifeat.analysis.features import Features, check_same_origin
+from ditifeat.analysis.features import Features, as_codes, check_same_origin
 from ditifeat.errors import InputError, MissingDependencyError, ModelError, UnknownNameError
 from ditifeat.files import read_tensors, write_tensors
 
@@ -73,7 +73,7 @@ class AttributeProbe:
         Raises:
             InputError: for codes of another width, or features of other weights or preprocessing.
         """
-        array = np.asarray(codes)
+        array = as_codes(codes, "codes")
         if array.ndim not in (1, 2) or array.shape[-1] != len(self.weights):
             raise InputError(f"codes of shape {array.shape}; the probe of {self.name} takes (n, {len(self.weights)})")
         if isinstance(codes, Features):
@@ -109,7 +109,7 @@ class ProbeReport(Mapping[str, AttributeProbe]):
     __hash__ = object.__hash__
 
     def __getitem__(self, name: str) -> AttributeProbe:
-        if name not in self.probes:
+        if not isinstance(name, str) or name not in self.probes:
             raise UnknownNameError(f"no attribute {name!r}; the report has {', '.join(self.probes)}")
         return self.probes[name]
 

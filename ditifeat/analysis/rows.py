@@ -47,6 +47,8 @@ def _drawn(train_size: float | int, count: int, random_state: int) -> np.ndarray
 def _given(train_rows: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
     mask = np.zeros(count, dtype=bool)
     chosen = np.asarray(train_rows)
+    if not chosen.size:
+        return mask
     if chosen.ndim != 1 or chosen.dtype.kind not in "iub" or (chosen.dtype == bool and len(chosen) != count):
         raise InputError("train_rows must be row indices, or a mask over all rows; a share is train_size")
     if chosen.dtype != bool and len(chosen) and not (chosen.min() >= 0 and chosen.max() < count):

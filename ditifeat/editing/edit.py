@@ -28,13 +28,13 @@ from ditifeat.editing.arguments import (
     decode_one,
     read_scales,
 )
+from ditifeat.encoding.encoder import Encoder, check_encoder
 from ditifeat.errors import InputError
 from ditifeat.model.partition import TimeStepPartition
 from ditifeat.model.sampling import Solver, slerp
 
 if TYPE_CHECKING:
     from ditifeat.analysis.report import AttributeProbe
-    from ditifeat.encoding.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +157,7 @@ def edit(
     >>> swapped.shape
     torch.Size([8, 3, 64, 64])
     """
+    check_encoder(encoder)
     if (direction is None) == (reference is None):
         raise InputError("give either a direction (an attribute) or a reference image")
     if direction is not None and (subsets is not None or x_T != "keep"):
@@ -179,7 +180,10 @@ def edit(
         start = encoder.model.invert(x_0, z, how.steps, how.solver)
         changed = (change(z, start, s) for s in scales)
         made = [encoder.model.sample(begin, code, how.steps, solver=how.solver) for code, begin in changed]
-        edited.append(torch.stack(made, dim=1).clamp(-1, 1))
+        batch = torch.stack(made, dim=1)
+        if not torch.isfinite(batch).all():
+            raise InputError(f"scale = {scale!r} leads to values that are not finite; choose a smaller one")
+        edited.append(batch.clamp(-1, 1))
     found = torch.cat(edited) if several else torch.cat(edited)[:, 0]
     return _output(found[0] if is_single(images) and len(found) == 1 else found, how.output)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +12,9 @@ from ditifeat.data.batches import load_images
 from ditifeat.data.drawing import to_pixels
 from ditifeat.data.preprocessing import Crop
 from ditifeat.editing.arguments import decode_one
+from ditifeat.encoding.encoder import Encoder, check_encoder
 from ditifeat.errors import InputError
 from ditifeat.schema import integer
-
-if TYPE_CHECKING:
-    from ditifeat.encoding.encoder import Encoder
 
 TIME_STEPS = (50, 100, 200, 300, 400, 500, 700, 900)
 
@@ -48,6 +46,7 @@ def lost(
     """
     from ditifeat.model.diti import DiTi
 
+    check_encoder(encoder)
     steps = _checked_time_steps(time_steps, encoder.partition.num_time_steps)
     generator = torch.Generator().manual_seed(integer("seed", seed, 0))
     pixels = decode_one(encoder, image, crop, "what is lost")

@@ -92,6 +92,7 @@ def stream(
     >>> [(names, tuple(codes.shape)) for names, codes in stream(encoder, ["me.png", "you.png"], batch_size=1)]
     [(['me.png'], (1, 512)), (['you.png'], (1, 512))]
     """
+    check_encoder(encoder)
     batch_size = integer("batch_size", batch_size, 1)
     if crop not in ("model", "center") or on_error not in ("raise", "skip"):
         raise InputError(f"crop = {crop!r} must be model or center, on_error = {on_error!r} raise or skip")
@@ -335,6 +336,16 @@ class Encoder:
         p = self.partition
         size = self.config.image.size
         return f"Encoder({self.config.name!r}, {size} px -> {p.d} dimensions in {p.k} subsets, {self.device})"
+
+
+def check_encoder(encoder: Any) -> None:
+    """Refuse anything but an encoder.
+
+    Raises:
+        InputError: with what to do.
+    """
+    if not isinstance(encoder, Encoder):
+        raise InputError(f"{type(encoder).__name__} is not an encoder; pass what ditifeat.load_encoder returns")
 
 
 def _restore(

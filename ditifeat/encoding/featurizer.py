@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
-from ditifeat.analysis.features import column_names
+from ditifeat.analysis.features import column_names, dims_of_range
 from ditifeat.data.preprocessing import Crop
 from ditifeat.encoding.encoder import WEIGHTS, Encoder, encode, load_encoder
 from ditifeat.errors import InputError
@@ -104,16 +104,18 @@ class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             and len(features) != len(X)
         ):
             raise InputError(f"{len(X)} rows hold {len(features)} images; each row must be one image")
-        columns = features.array if self.time_steps is None else features.time_steps(*self.time_steps)
-        return np.atleast_2d(columns)
+        array = np.atleast_2d(features.array)
+        return array if self.time_steps is None else array[:, dims_of_range(features.partition, self.time_steps)]
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Name the columns: `s07_d034` is dimension 34, of subset 7."""
         partition = self._encoder().partition
         names = np.array(column_names(partition), dtype=object)
-        return names if self.time_steps is None else names[partition.dims_of_time_steps(*self.time_steps)]
+        return names if self.time_steps is None else names[dims_of_range(partition, self.time_steps)]
 
     def _encoder(self) -> Encoder:
+        if not isinstance(self.model, str | os.PathLike | None):
+            raise InputError(f"model = {self.model!r} is not a name or folder, as load_encoder takes it")
         with _LOCK:
             return _cached_encoder(self.model, self.device, _file_state(self.model))
 

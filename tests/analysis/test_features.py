@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from ditifeat import Features, InputError, ModelError, TimeStepPartition
 from tests.conftest import without_package
@@ -163,6 +164,22 @@ def test_nearest(features):
     expected = np.sqrt(squares[:, part].sum(1) / features.array.var(0)[part].sum())
     late = features.nearest(query, time_steps=(500, 1000), count=3)
     assert [name for name, _ in late] == [features.names[i] for i in np.argsort(expected)[:3]]
+
+
+def test_nearest_of_one_row_and_of_equal_rows(features):
+    for rows in (Features(features.array[0], features.names[:1], features.partition), features[[0, 0]]):
+        assert rows.nearest(features.array[0] + 2, count=1)[0][1] == pytest.approx(2 * 32**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("time_steps", [5, (0, 100, 200), "ab", (0.0, 100.0), (300, 200)])
+def test_ranges_that_are_none(features, time_steps):
+    with pytest.raises(InputError, match=r"time.steps"):
+        features.nearest(features.array[0], time_steps=time_steps)
+
+
+def test_nearest_to_a_tensor(features):
+    query = torch.nn.Parameter(torch.from_numpy(features.array[:2]))
+    assert [row[0][0] for row in features.nearest(query)] == ["00.png", "01.png"]
 
 
 def test_nearest_takes_many_queries(features):

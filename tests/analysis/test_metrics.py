@@ -43,6 +43,27 @@ def test_ssim_against_a_loop():
     assert ssim(a * 2 - 1, b * 2 - 1).item() == pytest.approx(np.mean(values), rel=1e-9)
 
 
+def test_ssim_is_scikit_image_s():
+    metrics = pytest.importorskip("skimage.metrics")
+    a, b = torch.rand(2, 1, 3, 24, 20, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    _, image = metrics.structural_similarity(
+        *((x[0].double().numpy() + 1) / 2 for x in (a, b)), channel_axis=0, full=True, **options
+    )
+    assert ssim(a, b).item() == pytest.approx(image[:, 5:-5, 5:-5].mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((1, 3, 16, 16), (1, 3, 16, 17)), ((2, 3, 16, 16), (1, 3, 16, 16)), ((3, 16, 16),) * 2]
+)
+def test_images_of_other_shapes_are_refused(shapes):
+    for metric in (mse, ssim):
+        with pytest.raises(InputError, match="must agree"):
+            metric(*map(torch.zeros, shapes))
+    with pytest.raises(InputError, match="11 pixels"):
+        ssim(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
+
+
 def test_kernel_distance():
     rng = np.random.default_rng(0)
     a, b, c = rng.normal(size=(400, 5)), rng.normal(size=(300, 5)), rng.normal(1.0, 1, size=(300, 5))
@@ -102,3 +123,10 @@ def test_impossible_inputs_are_refused():
         dci(-np.eye(3))
     with pytest.raises(InputError, match="labels of shape"):
         tad(np.zeros((4, 2)), np.zeros((3, 2)))
+    for codes, labels in (
+        (np.zeros((4, 2)), [["a"]] * 4),
+        (np.full((4, 2), np.nan), [[1]] * 4),
+        (np.zeros((4, 2)), [[2]] * 4),
+    ):
+        with pytest.raises(InputError, match="finite"):
+            tad(codes, labels)

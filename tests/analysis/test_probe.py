@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 import ditifeat
 from ditifeat import Features, InputError
@@ -217,6 +218,14 @@ def test_labels_of_training_or_test_rows_alone():
         )
         assert np.isnan(report["y"].score) and np.isnan(report["age"].score)
         assert report["y"].missing == report["age"].missing == 50
+
+
+def test_codes_in_every_kind_of_array():
+    features, labels = made_up(60)
+    expected = ditifeat.probe(features.array, labels)["coarse"].weights
+    tensor = torch.from_numpy(features.array)
+    for codes in (tensor, torch.nn.Parameter(tensor), tensor.double(), features.to_pandas(), features.array.tolist()):
+        assert np.array_equal(ditifeat.probe(codes, labels)["coarse"].weights, expected)
 
 
 def test_classes_are_refused():

@@ -42,6 +42,9 @@ def test_unknown_attributes_are_refused(report):
     for kind in (InputError, KeyError):
         with pytest.raises(kind, match=r"^no attribute 'Happy'; the report has coarse, noise, age$"):
             report["Happy"]
+    for key in ("", 0, ["coarse"], None):
+        with pytest.raises(KeyError, match="no attribute"):
+            report[key]
     with pytest.raises(KeyError):
         report.best_range("Happy")
 

@@ -32,6 +32,7 @@ def test_rows_are_taken_as_given(rows):
         (1, None, "at least 2"),
         (9, None, "at least 2"),
         (None, [0], "at least 2"),
+        (None, [], "0 rows to train on"),
         (None, [-1, 2], "outside"),
         (None, [0.0, 1.0], "row indices"),
         (None, [[0, 1]], "row indices"),

@@ -1,4 +1,5 @@
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -210,6 +211,25 @@ def test_a_direction_of_other_weights_is_refused(tiny_encoder, photos):
         ditifeat.edit(tiny_encoder, photos / "00.png", other)
 
 
+def test_a_scale_beyond_float32_is_refused(tiny_encoder):
+    with pytest.raises(InputError, match=r"scale = 1e\+38 leads"):
+        ditifeat.edit(tiny_encoder, make_picture(), direction(tiny_encoder), scale=1e38, steps=1)
+
+
+def test_what_is_no_encoder_is_refused():
+    for encoder in (None, "celeba64-mini", torch.nn.Identity()):
+        with pytest.raises(InputError, match="load_encoder"):
+            ditifeat.edit(encoder, make_picture(), np.ones(32))
+
+
+def test_eight_threads_edit_as_one(tiny_encoder, photos):
+    paths, attribute = sorted(photos.glob("*.png")), direction(tiny_encoder)
+    expected = ditifeat.edit(tiny_encoder, paths, attribute, steps=2, batch_size=1, output="numpy")
+    with ThreadPoolExecutor(8) as pool:
+        edited = list(pool.map(lambda p: ditifeat.edit(tiny_encoder, p, attribute, steps=2, output="numpy"), paths))
+    assert np.array_equal(edited, expected)
+
+
 def test_a_direction_of_another_crop_is_noted(tiny_encoder, caplog):
     attribute = replace(direction(tiny_encoder), preprocessing="0" * 12)
     with caplog.at_level("WARNING", "ditifeat"):
@@ -217,30 +237,30 @@ def test_a_direction_of_another_crop_is_noted(tiny_encoder, caplog):
     assert "another way" in caplog.text
 
 
-class Untouched:
+@pytest.fixture
+def unread(tiny_encoder, monkeypatch):
     """An encoder whose model must not be read."""
 
-    def __init__(self, encoder):
-        self.encoder = encoder
+    def fail(self):
+        raise AssertionError("the model was read")
 
-    def __getattr__(self, name):
-        assert name != "model"
-        return getattr(self.encoder, name)
+    monkeypatch.setattr(type(tiny_encoder), "model", property(fail))
+    return tiny_encoder
 
 
-def test_images_are_checked_before_the_model_is_read(tiny_encoder, photos, tmp_path):
-    encoder, attribute = Untouched(tiny_encoder), direction(tiny_encoder)
+def test_images_are_checked_before_the_model_is_read(unread, photos, tmp_path):
+    attribute = direction(unread)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: holds no images"):
-        ditifeat.edit(encoder, tmp_path / "empty", attribute)
+        ditifeat.edit(unread, tmp_path / "empty", attribute)
     for i in range(3):
         make_picture(i).save(tmp_path / f"{i}.png")
     (tmp_path / "9.png").write_bytes(b"x")
     with pytest.raises(ImageDecodeError, match=r"9\.png"):
-        ditifeat.edit(encoder, tmp_path, attribute, batch_size=1)
+        ditifeat.edit(unread, tmp_path, attribute, batch_size=1)
     for missing in ({"reference": tmp_path / "no.png"}, {"direction": attribute, "images": tmp_path / "no.png"}):
         with pytest.raises(FileNotFoundError, match=r"no\.png"):
-            ditifeat.edit(encoder, **{"images": photos, **missing})
+            ditifeat.edit(unread, **{"images": photos, **missing})
 
 
 @pytest.mark.parametrize(
@@ -274,6 +294,6 @@ def test_images_are_checked_before_the_model_is_read(tiny_encoder, photos, tmp_p
         ({"direction": np.full(32, np.nan)}, "not finite"),
     ],
 )
-def test_wrong_arguments_are_refused_before_the_model_is_read(tiny_encoder, arguments, words):
+def test_wrong_arguments_are_refused_before_the_model_is_read(unread, arguments, words):
     with pytest.raises(InputError, match=words):
-        ditifeat.edit(Untouched(tiny_encoder), make_picture(), **arguments)
+        ditifeat.edit(unread, make_picture(), **arguments)

@@ -86,6 +86,12 @@ def test_wrong_arguments_are_refused(tiny_encoder, arguments):
         ditifeat.encode(tiny_encoder, [make_picture()], **arguments)
 
 
+@pytest.mark.parametrize("encoder", [None, "celeba64-mini", torch.nn.Identity()])
+def test_what_is_no_encoder_is_refused(encoder):
+    with pytest.raises(InputError, match="load_encoder"):
+        ditifeat.encode(encoder, [make_picture()])
+
+
 def test_a_bad_image_is_named(tiny_encoder, tmp_path):
     make_picture().save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"x")

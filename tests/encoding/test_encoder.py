@@ -209,6 +209,12 @@ def test_images_that_are_not_preprocessed(tiny_encoder, wrong):
         tiny_encoder(wrong)
 
 
+def test_a_revision_of_a_folder_is_refused(tiny_folder):
+    for name in (tiny_folder, None, "celeba64-mini"):
+        with pytest.raises(InputError, match="revision = 'v1' belongs"):
+            ditifeat.load_encoder(name, revision="v1")
+
+
 def test_the_hub_s_options_arrive(monkeypatch):
     asked = []
 

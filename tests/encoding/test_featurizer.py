@@ -136,11 +136,16 @@ def test_set_output_and_names(featurizer, paths):
     some = DiTiFeaturizer(featurizer.model, time_steps=(250, 500)).set_output(transform="pandas").transform(paths)
     assert list(some.columns) == list(frame.columns[8:16])
     assert np.allclose(some, frame.iloc[:, 8:16])
+    for time_steps in (5, (0, 100, 200), "ab", (0.0, 100.0)):
+        with pytest.raises(InputError, match=r"time.steps"):
+            DiTiFeaturizer(featurizer.model, time_steps=time_steps).transform(paths)
     with pytest.raises(InputError, match="no subset"):
         DiTiFeaturizer(featurizer.model, time_steps=(1, 2)).transform(paths)
 
 
 def test_the_constructor_only_stores():
     assert DiTiFeaturizer("no such model").model == "no such model"
+    with pytest.raises(InputError, match="name or folder"):
+        DiTiFeaturizer(["x"]).transform(["x.png"])
     with pytest.raises(ditifeat.ModelError):
         DiTiFeaturizer("no such model").transform(["x.png"])
