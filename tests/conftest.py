@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from ditifeat.data.preprocessing import Preprocessing
-from ditifeat.model.codec import CodecSpec
 from ditifeat.model.config import DMReference
 from ditifeat.model.encoders import EncoderSpec
 from ditifeat.model.partition import TimeStepPartition
-from ditifeat.train.recipe import DMRecipe, Optimiser, Recipe, UNetSpec
+from ditifeat.train.recipe import Recipe
+from ditifeat.train.sections import CodecRecipe, DMRecipe, Optimiser, UNetSpec
 from ditifeat.train.tasks.contrastive import ContrastiveRecipe
 from ditifeat.train.tasks.diffae import DiffAERecipe
 from ditifeat.train.tasks.diti import DiTiRecipe
@@ -27,7 +27,7 @@ def tiny_recipe(**changes):
     values = {
         "name": "tiny",
         "image": Preprocessing(32),
-        "codec": CodecSpec("unshuffle", 2),
+        "codec": CodecRecipe("unshuffle", 2),
         "partition": TimeStepPartition(8, 32),
         "encoder": EncoderSpec((32, 32), attention=(1,), heads=2),
         "dm": DMRecipe(UNetSpec((32, 32), layers=1, head_dim=16), Optimiser(80, batch=4, lr=1e-3, ema=0.5)),

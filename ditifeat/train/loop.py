@@ -28,8 +28,9 @@ from ditifeat.errors import RecipeError
 from ditifeat.files import read_tensors, select_prefix, write_tensors
 from ditifeat.train.data import TrainingImages
 from ditifeat.train.engine import accelerator
-from ditifeat.train.recipe import MethodRecipe, Optimiser
+from ditifeat.train.recipe import MethodRecipe
 from ditifeat.train.run import Run
+from ditifeat.train.sections import Optimiser
 
 logger = logging.getLogger(__name__)
 

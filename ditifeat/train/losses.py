@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ditifeat.model.schedule import NoiseSchedule
-from ditifeat.train.recipe import DMRecipe
+from ditifeat.train.sections import DMRecipe
 
 
 def denoising(

@@ -8,155 +8,21 @@ from collections.abc import Hashable
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import torch
 import yaml
 
 from ditifeat.data.preprocessing import Preprocessing
 from ditifeat.errors import MissingRecipeError, RecipeError
-from ditifeat.model.codec import CodecSpec
 from ditifeat.model.config import ModelConfig
-from ditifeat.model.encoders import ENCODERS, EncoderSpec
+from ditifeat.model.encoders import ENCODERS, EncoderSpec, build_encoder
 from ditifeat.model.partition import TimeStepPartition
 from ditifeat.schema import from_dict, integer
+from ditifeat.train.sections import CardFacts, CodecRecipe, DMRecipe, Optimiser
 from ditifeat.train.tasks import TASKS, task_class
 
 MAX_SEED = 2**32 - 1
-
-
-@dataclass(frozen=True)
-class Optimiser:
-    """How long and how fast a network learns.
-
-    Attributes:
-        images: images seen in all.
-        batch: the global batch, over all processes.
-        lr: the peak learning rate for that global batch, whatever the number of processes.
-        decay: "cosine" to zero over the run after `warmup` steps, or "none".
-        warmup: steps over which the learning rate rises linearly from 0.
-        weight_decay: AdamW's; 0 is Adam.
-        ema: decay of the exponential moving average of the weights, per step.
-
-    Raises:
-        RecipeError: for a value out of its range.
-    """
-
-    images: int
-    batch: int = 128
-    lr: float = 1e-4
-    decay: Literal["none", "cosine"] = "none"
-    warmup: int = 0
-    weight_decay: float = 0.0
-    ema: float = 0.9999
-
-    def __post_init__(self) -> None:
-        if self.images < self.batch or self.batch < 1:
-            raise RecipeError(f"images = {self.images} must be at least one batch = {self.batch}")
-        if not (0 < self.lr < 1 and 0 <= self.ema < 1 and 0 <= self.weight_decay < 1 and self.warmup >= 0):
-            raise RecipeError("lr must be within 0..1, ema and weight_decay in [0, 1), warmup at least 0")
-
-    @property
-    def steps(self) -> int:
-        return self.images // self.batch
-
-
-@dataclass(frozen=True)
-class UNetSpec:
-    """A DM's U-Net, as a diffusers `UNet2DModel`.
-
-    Attributes:
-        channels: of each level; each level halves the map.
-        layers: residual blocks per level on the way down.
-        attention: the levels that have self-attention (the middle always has).
-        head_dim: channels of an attention head.
-        dropout: share of a residual block's channels that are set to 0 in training.
-        style: "ddpm" (additive time embedding, convolutions between levels) or "guided" (scale and shift, residual
-            blocks between levels, as guided-diffusion).
-
-    Raises:
-        RecipeError: for a value out of its range.
-    """
-
-    channels: tuple[int, ...]
-    layers: int = 2
-    attention: tuple[int, ...] = ()
-    head_dim: int = 32
-    dropout: float = 0.0
-    style: Literal["ddpm", "guided"] = "ddpm"
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.channels) <= 8 or not all(32 <= c <= 2048 and c % 32 == 0 for c in self.channels):
-            raise RecipeError(f"unet: channels {self.channels} must be 1 to 8 multiples of 32 up to 2048")
-        if not set(self.attention) <= set(range(len(self.channels))) or not 1 <= self.layers <= 8:
-            raise RecipeError("unet: attention must name levels, and layers be within 1..8")
-        if not (self.head_dim >= 1 and all(c % self.head_dim == 0 for c in self._attended)):
-            raise RecipeError(f"unet: head_dim = {self.head_dim} must divide the channels that attention sees")
-        if not 0 <= self.dropout < 1:
-            raise RecipeError(f"unet: dropout = {self.dropout} is not in [0, 1)")
-
-    @property
-    def _attended(self) -> list[int]:
-        return [self.channels[-1], *(self.channels[level] for level in self.attention)]
-
-
-@dataclass(frozen=True)
-class DMRecipe:
-    """The diffusion model (DM): trained from `unet`, or taken from `pretrained`.
-
-    Attributes:
-        pretrained: a diffusers folder or a Hub id (`org/name@commit`) instead of training.
-        prediction: what the U-Net predicts.
-        loss: "epsilon" (mean squared error of the noise), or "min_snr" (of the image, weighted by
-            `min(SNR + 1, snr_cap)`; after Hang et al. 2023).
-        snr_cap: of the weights of "min_snr".
-
-    Raises:
-        RecipeError: unless either `pretrained` or `unet` is given.
-    """
-
-    unet: UNetSpec | None = None
-    optimiser: Optimiser | None = None
-    pretrained: str | None = None
-    prediction: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
-    loss: Literal["epsilon", "min_snr"] = "epsilon"
-    snr_cap: float = 5.0
-
-    def __post_init__(self) -> None:
-        if (self.pretrained is None) == (self.unet is None) or (self.pretrained and self.optimiser):
-            raise RecipeError("dm: give either `pretrained`, or `unet` and, unless the method is diffae, `optimiser`")
-        if not self.snr_cap > 0:
-            raise RecipeError(f"dm: snr_cap = {self.snr_cap} must be above 0")
-
-
-@dataclass(frozen=True)
-class CardFacts:
-    """What a model card must say that a run cannot know.
-
-    Attributes:
-        data: the training images, in a sentence with their source.
-        terms: what their terms mean for the weights.
-        license: the weights' licence, as the Hub names it; "unknown" where the recipe does not say.
-        license_name: of a licence "other".
-        license_link: where to read a licence "other": a URL.
-        limits: what follows from these images for whoever uses the weights.
-
-    Raises:
-        RecipeError: for a licence "other" without name or link, or a name or link of another.
-    """
-
-    data: str = "the images of whoever ran this recipe"
-    terms: str = "as those images allow"
-    license: str = "unknown"
-    license_name: str = ""
-    license_link: str = ""
-    limits: str = ""
-
-    def __post_init__(self) -> None:
-        details = bool(self.license_name), self.license_link.startswith(("https://", "http://"))
-        if self.license == "other" and not all(details):
-            raise RecipeError("card: license other needs license_name, and license_link with a URL")
-        if self.license != "other" and (self.license_name or self.license_link):
-            raise RecipeError(f"card: license {self.license} has a name and a text; license_name is for other")
 
 
 @dataclass(frozen=True)
@@ -184,7 +50,7 @@ class Settings:
     partition: TimeStepPartition
     dm: DMRecipe | None = None
     encoder: str | EncoderSpec = "diti64"
-    codec: CodecSpec = CodecSpec()
+    codec: CodecRecipe = CodecRecipe()
     flip: bool = True
     seed: int = 0
     holdout: int = 0
@@ -193,6 +59,21 @@ class Settings:
     def __post_init__(self) -> None:
         if isinstance(self.encoder, str) and self.encoder not in ENCODERS:
             raise RecipeError(f"encoder {self.encoder!r} is not one of {', '.join(ENCODERS)}")
+        own_dm = self.dm is None or self.dm.pretrained is None
+        if self.codec.kind == "vae" and self.codec.path is None and own_dm:
+            raise RecipeError("codec: give path, where the VAE is: a diffusers folder or org/name on the Hub")
+        if self.dm is not None and self.dm.unet is not None and self.codec.kind != "vae":
+            # Before the DM is trained, and not after.
+            side, halved = self.image.size // self.codec.factor, 2 ** (len(self.dm.unet.channels) - 1)
+            if side % halved:
+                raise RecipeError(
+                    f"dm: {len(self.dm.unet.channels)} channels halve maps to 1/{halved}, not of {side} px"
+                )
+        if self.image.size % self.codec.factor:
+            raise RecipeError(
+                f"codec: factor = {self.codec.factor} does not divide the image's {self.image.size} pixels"
+            )
+        _ = self.encoder_inputs
         if not 0 <= self.seed <= MAX_SEED:
             raise RecipeError(f"seed = {self.seed} is not within 0..{MAX_SEED}")
         if self.holdout < 0:
@@ -201,6 +82,16 @@ class Settings:
     @property
     def encoder_spec(self) -> EncoderSpec:
         return ENCODERS[self.encoder] if isinstance(self.encoder, str) else self.encoder
+
+    @property
+    def encoder_inputs(self) -> int:
+        """How many numbers the encoder's head reads of an image.
+
+        Raises:
+            ModelError: if the encoder cannot read images of this size.
+        """
+        with torch.device("meta"):
+            return build_encoder(self.encoder_spec, self.image.size, self.partition.d).head.in_features
 
 
 @dataclass(frozen=True)
@@ -342,7 +233,7 @@ def model_config(recipe: Recipe, **changes: Any) -> ModelConfig:
         encoder=recipe.encoder_spec,
         latent_dim=recipe.partition.d,
         partition=recipe.partition,
-        codec=recipe.codec,
+        codec=recipe.codec.spec,
         **changes,
     )
 

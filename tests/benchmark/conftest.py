@@ -5,7 +5,7 @@ import pytest
 
 from ditifeat.benchmark.split import Split
 from ditifeat.model.encoders import EncoderSpec
-from ditifeat.train.recipe import DMRecipe, Optimiser, UNetSpec
+from ditifeat.train.sections import DMRecipe, Optimiser, UNetSpec
 from tests.conftest import tiny_recipe
 
 

@@ -3,7 +3,7 @@ import torch
 
 from ditifeat import InputError
 from ditifeat.model.diti import DiTi
-from ditifeat.train.recipe import Optimiser
+from ditifeat.train.sections import Optimiser
 from ditifeat.train.tasks.diti import DiTiRecipe, DiTiTask
 from tests.conftest import random_model, tiny_recipe
 

@@ -10,8 +10,9 @@ import yaml
 
 from ditifeat.model.config import DMReference
 from ditifeat.train.data import TrainingImages
-from ditifeat.train.recipe import Optimiser, recipe_to_dict
+from ditifeat.train.recipe import recipe_to_dict
 from ditifeat.train.run import Run
+from ditifeat.train.sections import Optimiser
 from ditifeat.train.tasks.contrastive import ContrastiveTask
 from ditifeat.train.tasks.diffae import DiffAETask, build_diffae
 from ditifeat.train.tasks.diti import DiTiRecipe, DiTiTask, build_diti

@@ -8,7 +8,8 @@ import yaml
 from ditifeat import RecipeError
 from ditifeat.model.config import DMReference
 from ditifeat.train.card import write_card
-from ditifeat.train.recipe import CardFacts, load_recipe, model_config, recipe_names
+from ditifeat.train.recipe import load_recipe, model_config, recipe_names
+from ditifeat.train.sections import CardFacts
 from tests.conftest import method_recipe, tiny_recipe
 
 FACTS = {

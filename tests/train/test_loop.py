@@ -9,7 +9,7 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 
 from ditifeat import RecipeError
 from ditifeat.train.loop import Trainer, _adam, _schedule, list_checkpoints
-from ditifeat.train.recipe import Optimiser
+from ditifeat.train.sections import Optimiser
 from tests.conftest import tiny_recipe
 from tests.train.conftest import OPTIMISER, assert_equal_weights, make_run, make_task, read_log, training_images
 

@@ -17,14 +17,15 @@ from safetensors.torch import load_file
 import ditifeat
 from ditifeat import InputError, RecipeError
 from ditifeat.errors import MissingDependencyError, WriteError
-from ditifeat.model.codec import CodecSpec
+from ditifeat.model.codec import load_vae
 from ditifeat.model.diti import DiTi
 from ditifeat.train import train
 from ditifeat.train.loop import list_checkpoints
 from ditifeat.train.pipeline import set_code_statistics
-from ditifeat.train.recipe import Optimiser
+from ditifeat.train.sections import CodecRecipe, DMRecipe, Optimiser
 from ditifeat.train.tasks.contrastive import random_encoder
 from tests.conftest import method_recipe, random_model, tiny_recipe
+from tests.model.test_codec import tiny_vae
 from tests.train.conftest import assert_equal_weights, read_log, training_images, with_dropout, write_recipe
 
 
@@ -133,9 +134,29 @@ def test_a_pretrained_dm_is_frozen_and_copied(photos, tiny_folder, tmp_path, few
     assert_equal_weights(DiTi.load(folder).dm.unet, DiTi.load(tiny_folder).dm.unet)
     assert not (tmp_path / "run" / "dm-run").exists()
     assert f"`{tiny_folder / 'dm'}`, not trained here" in (folder / "README.md").read_text()
-    pixels = write_recipe(tmp_path, codec=CodecSpec())
+    pixels = write_recipe(tmp_path, codec=CodecRecipe())
     with pytest.raises(ditifeat.ModelError, match="12 channels"):
         train(pixels, photos, tmp_path / "other", dm=str(tiny_folder / "dm"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["diti", "diffae"])
+def test_a_dm_over_latents(method, photos, tmp_path, few_steps):
+    """The VAE is read from the recipe's path, and copied into the model; then the DM with it is one that others can freeze."""
+    tiny_vae("AutoencoderKL", scaling_factor=0.5).save_pretrained(tmp_path / "vae")
+    codec = CodecRecipe("vae", path=str(tmp_path / "vae"))
+    base = tiny_recipe(holdout=3, codec=codec) if method == "diti" else method_recipe(method, holdout=3, codec=codec)
+    folder = train(write_recipe(tmp_path, base), photos, tmp_path / "run")
+    shutil.move(tmp_path / "vae", tmp_path / "elsewhere")
+    encoder = ditifeat.load_encoder(folder)
+    assert encoder.config.codec.kind == "vae" and encoder.model.noise_shape == (4, 16, 16)
+    assert_equal_weights(encoder.model.codec.vae, load_vae(tmp_path / "elsewhere"))
+    edited = ditifeat.edit(encoder, photos / "00.png", reference=photos / "01.png", steps=3)
+    assert edited.size == (32, 32)
+    if method == "diti":
+        frozen = DMRecipe(pretrained=str(tmp_path / "run" / "dm"))
+        again = train(tiny_recipe(codec=CodecRecipe("vae"), dm=frozen), photos, tmp_path / "again", images=8)
+        assert_equal_weights(ditifeat.load_encoder(again).model.codec.vae, load_vae(tmp_path / "elsewhere"))
 
 
 @pytest.mark.slow

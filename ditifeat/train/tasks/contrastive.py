@@ -51,6 +51,10 @@ class ContrastiveRecipe(MethodRecipe):
     def check(self, settings: Settings) -> None:
         if settings.dm is not None:
             raise RecipeError("contrastive: trains the encoder alone; leave out dm")
+        if self.whiten and settings.encoder_inputs < settings.partition.d:
+            raise RecipeError(
+                f"contrastive: the encoder's head reads {settings.encoder_inputs} numbers, under d; whiten fewer"
+            )
 
 
 class ContrastiveTask(Task):

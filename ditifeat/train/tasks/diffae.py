@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ditifeat.errors import RecipeError
-from ditifeat.model.codec import load_codec
 from ditifeat.model.diffae import DiffAE
 from ditifeat.model.encoders import build_encoder
 from ditifeat.model.estimator import ConditionalUNet
 from ditifeat.train.loop import Task
 from ditifeat.train.losses import denoising
-from ditifeat.train.recipe import DMRecipe, MethodRecipe, Recipe, Settings, model_config
+from ditifeat.train.recipe import MethodRecipe, Recipe, Settings, model_config
 from ditifeat.train.run import Run
+from ditifeat.train.sections import DMRecipe
 from ditifeat.train.tasks.dm import build_dm
 
 
@@ -38,7 +37,7 @@ def build_diffae(recipe: Recipe) -> DiffAE:
         torch.manual_seed(recipe.seed)
         encoder = build_encoder(config.encoder, recipe.image.size, config.latent_dim)
         unet = ConditionalUNet(dm.unet, config.latent_dim)
-    return DiffAE(config, unet, encoder, dm.scheduler, load_codec(recipe.codec, Path()))
+    return DiffAE(config, unet, encoder, dm.scheduler, dm.codec)
 
 
 class DiffAETask(Task):

@@ -12,7 +12,7 @@ from ditifeat.errors import RecipeError
 from ditifeat.model.config import DMReference, EstimatorOutput
 from ditifeat.model.diffusion import DiffusionModel
 from ditifeat.model.diti import WEIGHTINGS, Detach, DiTi
-from ditifeat.model.encoders import build_encoder
+from ditifeat.model.encoders import EncoderSpec, build_encoder
 from ditifeat.model.estimator import GradientEstimator
 from ditifeat.train.data import TrainingImages
 from ditifeat.train.engine import accelerator
@@ -25,6 +25,7 @@ from ditifeat.train.initialise import (
 from ditifeat.train.loop import Task
 from ditifeat.train.recipe import MethodRecipe, Recipe, Settings, model_config
 from ditifeat.train.run import Run
+from ditifeat.train.sections import UNetSpec
 from ditifeat.train.tasks.dm import frozen_dm
 
 
@@ -69,6 +70,24 @@ class DiTiRecipe(MethodRecipe):
             raise RecipeError("missing key dm")
         if settings.dm.unet is not None and settings.dm.optimiser is None:
             raise RecipeError("dm: there is no optimiser to train it with")
+        if self.codes != "random" and settings.encoder_inputs < settings.partition.d:
+            raise RecipeError(
+                f"diti: {self.codes} codes are at most {settings.encoder_inputs}, what the encoder's head reads; d is "
+                f"{settings.partition.d}"
+            )
+        if self.encoder_from_dm and settings.dm.unet is not None:
+            _check_down_path(settings, settings.dm.unet)
+
+
+def _check_down_path(settings: Settings, unet: UNetSpec) -> None:
+    """Before the DM is trained; `initialise_from_dm` looks again."""
+    spec, codec = settings.encoder_spec, settings.codec
+    wanted = EncoderSpec(unet.channels, (), 1, "residual", unet.layers, codec.factor, spec.flip_average)
+    if spec != wanted or unet.attention or unet.style != "ddpm" or codec.kind == "vae":
+        raise RecipeError(
+            f"diti: encoder_from_dm needs an encoder {{style: residual, channels: {list(unet.channels)}, layers: {unet.layers}, "
+            f"unshuffle: {codec.factor}}}, and a DM of style ddpm without attention, not over a VAE"
+        )
 
 
 def build_diti(recipe: Recipe, dm: DiffusionModel, reference: DMReference) -> DiTi:

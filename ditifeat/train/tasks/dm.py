@@ -8,16 +8,17 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from ditifeat.errors import ModelError, RecipeError
-from ditifeat.model.codec import load_codec
+from ditifeat.errors import RecipeError
+from ditifeat.model.codec import PixelCodec, VAECodec, load_codec, load_vae
 from ditifeat.model.config import DMReference
-from ditifeat.model.diffusion import DiffusionModel
-from ditifeat.pretrained.dm import resolve_dm
+from ditifeat.model.diffusion import DiffusionModel, check_fit
+from ditifeat.pretrained.dm import resolve_dm, resolve_vae
 from ditifeat.train.engine import accelerator
 from ditifeat.train.loop import PREVIEWED, Task, Trainer
 from ditifeat.train.losses import denoising
-from ditifeat.train.recipe import DMRecipe, Recipe, UNetSpec
+from ditifeat.train.recipe import Recipe, model_config
 from ditifeat.train.run import Run
+from ditifeat.train.sections import DMRecipe, UNetSpec
 
 # The published schedule: linear from 1e-4 to 0.02 in 1000 time-steps.
 SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
@@ -47,6 +48,17 @@ def build_unet(spec: UNetSpec, channels: int, size: int) -> UNet2DModel:
     )
 
 
+def build_codec(recipe: Recipe, dm_folder: Path | None = None) -> PixelCodec:
+    """Return the codec of a recipe; a VAE is read, or fetched, from its path, or from a pretrained DM's folder.
+
+    Raises:
+        ModelError: if the VAE is missing or does not fit its configuration.
+    """
+    if recipe.codec.path is not None:
+        return VAECodec(load_vae(resolve_vae(recipe.codec.path)))
+    return load_codec(recipe.codec.spec, dm_folder=dm_folder)
+
+
 def build_dm(recipe: Recipe) -> DiffusionModel:
     """Return the untrained DM of a recipe, its weights drawn from the recipe's seed.
 
@@ -55,11 +67,12 @@ def build_dm(recipe: Recipe) -> DiffusionModel:
     """
     if recipe.dm is None or recipe.dm.unet is None:
         raise RecipeError("dm: there is no unet to build")
-    codec = load_codec(recipe.codec, Path())
+    codec = build_codec(recipe)
     channels, size, _ = codec.shape(recipe.image.size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         unet = build_unet(recipe.dm.unet, channels, size)
+    check_fit(unet, codec, model_config(recipe), Path("dm"))
     return DiffusionModel(unet, {**SCHEDULER, "prediction_type": recipe.dm.prediction}, codec)
 
 
@@ -88,10 +101,9 @@ def frozen_dm(run: Run) -> tuple[DiffusionModel, DMReference]:
 
 
 def _pretrained(recipe: Recipe, name: str) -> tuple[DiffusionModel, DMReference]:
-    folder, reference = resolve_dm(name)
-    dm = DiffusionModel.load(folder, load_codec(recipe.codec, folder))
-    if dm.unet.config.in_channels != dm.codec.shape(recipe.image.size)[0]:
-        raise ModelError(f"{name}: reads {dm.unet.config.in_channels} channels, not the codec's")
+    folder, reference = resolve_dm(name, vae=recipe.codec.kind == "vae" and recipe.codec.path is None)
+    dm = DiffusionModel.load(folder, build_codec(recipe, folder))
+    check_fit(dm.unet, dm.codec, model_config(recipe), folder)
     return dm, reference
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ditifeat.train.recipe import UNetSpec
+from ditifeat.train.sections import UNetSpec
 from ditifeat.train.tasks.dm import build_dm
 from tests.conftest import tiny_recipe
 
