@@ -22,7 +22,7 @@ from ditifeat.errors import InputError, ModelError
 from ditifeat.files import sha256
 from ditifeat.model.config import read_config
 from ditifeat.model.encoders import read_encoder
-from ditifeat.pretrained.hub import HubOptions, HubSource
+from ditifeat.pretrained.hub import HubOptions
 from ditifeat.pretrained.models import find_file, load_model, prefetch
 from ditifeat.pretrained.names import BUNDLED, resolve
 from ditifeat.schema import integer
@@ -66,8 +66,7 @@ def load_encoder(
     Encoder('celeba64-mini', 64 px -> 512 dimensions in 64 subsets, cpu)
     """
     device, dtype = choose_device(device), choose_dtype(dtype)
-    folder, source = resolve(name, HubOptions(revision, token, cache_dir, local_files_only))
-    return Encoder(name, folder, source, device, dtype)
+    return Encoder(name, HubOptions(revision, token, cache_dir, local_files_only), device, dtype)
 
 
 def stream(
@@ -214,16 +213,16 @@ class Encoder:
     def __init__(
         self,
         name: str | Path | None,
-        folder: Path,
-        source: HubSource | None,
+        options: HubOptions,
         device: torch.device | None,
         dtype: torch.dtype | None,
     ):
+        folder, source = resolve(name, options)
         self.config = read_config(folder)
         self.folder = folder
         self.partition = self.config.partition
         self.weights = sha256(folder / WEIGHTS)
-        self._name, self._source, self._asked_device = name, source, device
+        self._name, self._source, self._options, self._asked_device = name, source, options, device
         self._lock = Lock()
         self._model: DiTi | DiffAE | None = None
         config = self.config
@@ -277,7 +276,7 @@ class Encoder:
         """
         with self._lock:
             if self._model is None:
-                model = load_model(self.config, self.folder, self._source)
+                model = load_model(self.config, self.folder, self._source, self._options)
                 if sha256(self.folder / WEIGHTS) != self.weights:
                     raise ModelError(f"{self.folder}: its weights have changed since; load the encoder again")
                 model.encoder = self.network  # one network, not two
@@ -306,7 +305,7 @@ class Encoder:
 
         >>> encoder.prefetch()  # a bundled model has all its files
         """
-        prefetch(self.config, self.folder, self._source)
+        prefetch(self.config, self.folder, self._source, self._options)
         for file in (ATTRIBUTES, SPARSE_ATTRIBUTES):
             find_file(self.folder, self._source, file)
 
@@ -323,11 +322,11 @@ class Encoder:
         return ProbeReport.load(path) if path is not None else None
 
     def __reduce__(self) -> tuple[Any, ...]:
+        options = replace(self._options, token=None)
         if self._source is not None:
-            options = replace(self._source.options, revision=self._source.commit, token=None)
             name: str | None = self._source.repo
+            options = replace(options, revision=self._source.commit)
         else:
-            options = HubOptions()
             bundled = self._name is None or str(self._name) in BUNDLED
             name = None if self._name is None else str(self._name) if bundled else str(self.folder.absolute())
         return _restore, (name, options, self._asked_device, self.dtype, self.weights)
@@ -352,10 +351,9 @@ def _restore(
     name: str | None, options: HubOptions, device: torch.device | None, dtype: torch.dtype, weights: str
 ) -> Encoder:
     """Unpickle an encoder."""
-    folder, source = resolve(name, options)
-    encoder = Encoder(name, folder, source, None if device is None else choose_device(device), dtype)
+    encoder = Encoder(name, options, None if device is None else choose_device(device), dtype)
     if encoder.weights != weights:
         raise ModelError(
-            f"{folder}: its weights have changed since the encoder was pickled; load it again, pickle it again"
+            f"{encoder.folder}: its weights have changed since the encoder was pickled; load it again, pickle it again"
         )
     return encoder

@@ -232,7 +232,7 @@ def test_eight_threads_edit_as_one(tiny_encoder, photos):
 
 def test_a_direction_of_another_crop_is_noted(tiny_encoder, caplog):
     attribute = replace(direction(tiny_encoder), preprocessing="0" * 12)
-    with caplog.at_level("WARNING", "ditifeat"):
+    with caplog.at_level("INFO", "ditifeat"):
         ditifeat.edit(tiny_encoder, make_picture(), attribute, steps=1)
     assert "another way" in caplog.text
 

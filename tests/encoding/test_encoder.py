@@ -81,13 +81,25 @@ def test_a_bundled_model_is_pickled_by_name():
     assert pickle.loads(data).config.name == "celeba64-mini"
 
 
-def test_tokens_are_not_pickled(tiny_encoder):
-    from ditifeat.pretrained.hub import HubOptions, HubSource
-
-    encoder = copy.copy(tiny_encoder)
-    encoder._source = HubSource("org/model", "0" * 40, HubOptions(token="secret", cache_dir="cache"))
+def test_a_model_of_the_hub_is_pickled_by_its_commit_and_without_the_token(hub):
+    options = hub.options
+    encoder = ditifeat.load_encoder("org/model", token="secret", cache_dir=options.cache_dir)
     data = pickle.dumps(encoder)
-    assert b"secret" not in data and b"org/model" in data and b"0" * 40 in data and b"cache" in data
+    assert b"secret" not in data and b"org/model" in data and encoder.folder.name.encode() in data
+    assert pickle.loads(data).folder == encoder.folder
+
+
+def test_prefetched_it_edits_without_a_connection(hub, offline, photos):
+    encoder = ditifeat.load_encoder("org/model", cache_dir=hub.options.cache_dir)
+    hub.asked.clear()
+    encoder.prefetch()
+    assert {"estimator.safetensors", "attributes.safetensors", "attributes-sparse.safetensors"} <= set(hub.asked)
+    hub.asked.clear()
+    offline()
+    assert encoder.attributes() is None and encoder.attributes(sparse=True) is None
+    assert ditifeat.edit(encoder, photos / "00.png", reference=photos / "01.png", steps=1).size == (32, 32)
+    again = ditifeat.load_encoder("org/model", cache_dir=hub.options.cache_dir, local_files_only=True)
+    assert again.model.partition.k == 8 and not hub.asked
 
 
 def test_a_pickle_of_weights_that_changed_is_refused(own_folder):
@@ -213,21 +225,6 @@ def test_a_revision_of_a_folder_is_refused(tiny_folder):
     for name in (tiny_folder, None, "celeba64-mini"):
         with pytest.raises(InputError, match="revision = 'v1' belongs"):
             ditifeat.load_encoder(name, revision="v1")
-
-
-def test_the_hub_s_options_arrive(monkeypatch):
-    asked = []
-
-    def download(repo, revision, file, options):
-        asked.append((repo, revision, file, options))
-        raise ModelError("stop here")
-
-    monkeypatch.setattr("ditifeat.pretrained.names.download", download)
-    with pytest.raises(ModelError, match="stop here"):
-        ditifeat.load_encoder("org/model", revision="v1", token="t", cache_dir="c", local_files_only=True)
-    repo, revision, _, options = asked[0]
-    assert (repo, revision) == ("org/model", "v1")
-    assert (options.token, options.cache_dir, options.local_files_only) == ("t", "c", True)
 
 
 def test_no_code_here_needs_float64_on_a_device():
