@@ -37,7 +37,7 @@ NOT_OUR_WORDS = {
     r"way back is the way there": "round trip",
     r"implicit (solver|steps?)|solver=.implicit.": "fixed-point DDIM inversion",
     r"ladders?": "grid of time-steps",
-    r"(encoder|estimator|training|that it) begins?( as)?": "initialise",
+    r"(encoder|estimator|training) begins?( as)?": "initialise",
     r"shared out": "allocated",
     r"by heart": "overfit",
     r"(quiet|loud) (codes?|dimensions?|directions?)|too (quiet|loud)": "low or high variance",
@@ -47,7 +47,7 @@ NOT_OUR_WORDS = {
     r"first so many": "first N",
     r"artefacts?": "model folder",
     r"512 numbers|numbers a (face|image)": "512-dimensional",
-    r"a pass|(row|column|number|dimensions|share)s? an? (image|attribute|process)": "per",
+    r"a pass|(row|column|number|dimensions|share)s? an? (image|attribute|process)(?! may)": "per",
 }
 NOT_OUR_NAMES = r"\b(REACH|FEW|SHOWN|FAMILIAR|STARTED_ON|LADDER|_once|altered)\b"  # of constants and functions
 

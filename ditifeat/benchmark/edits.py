@@ -1,7 +1,7 @@
 """Edit evaluation: do edits change what they should, and nothing else? `ditifeat evaluate-edits RUN... --data IMAGES ...`.
 
 An attribute classifier that never saw our features looks at held-out images before and after. Its logits are divided by their
-standard deviation over held-out images, so that a change of 1 is as far as two images that differ by one deviation.
+standard deviation over held-out images, so that a change of 1 is as far as two images that differ by one standard deviation.
 """
 
 from __future__ import annotations

@@ -32,10 +32,10 @@ class DiffAE(GenerativeModel):
     """Encoder and conditional DM.
 
     Attributes:
-        config: the artefact's configuration.
+        config: of the model folder.
         unet: the conditional U-Net; what it predicts is the schedule's `prediction_type`.
         encoder: image -> code `(B, d)`.
-        mean, std: of the training pictures' codes, `(d,)`.
+        mean, std: of the training images' codes, `(d,)`.
     """
 
     mean: Tensor
@@ -97,7 +97,7 @@ class DiffAE(GenerativeModel):
         return model.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes the artefact: configuration, encoder, conditional DM."""
+        """Write a model folder: configuration, encoder, conditional DM."""
         folder = Path(folder)
         write_encoder(folder, self.encoder, self.mean, self.std, dtype)
         write_tensors(folder / WEIGHTS, {key: value.to(dtype) for key, value in self.unet.state_dict().items()})

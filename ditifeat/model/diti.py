@@ -50,12 +50,12 @@ class DiTi(GenerativeModel):
     """The model of *Exploring Diffusion Time-steps for Unsupervised Representation Learning* (ICLR 2024).
 
     Attributes:
-        config: the artefact's configuration.
+        config: of the model folder.
         dm: the frozen diffusion model; it takes no gradients and stays in eval mode.
         encoder: image -> code `(B, d)`.
         estimator: the gradient estimator G.
         partition: time-step -> subset -> dimensions.
-        mean, std: of the training pictures' codes, `(d,)`.
+        mean, std: of the training images' codes, `(d,)`.
     """
 
     mean: Tensor
@@ -180,7 +180,7 @@ class DiTi(GenerativeModel):
 
     @classmethod
     def load(cls, folder: str | Path) -> DiTi:
-        """Reads a model folder (an artefact) whose DM lies in it; `ditifeat.load_encoder(name).model` fetches one that does not.
+        """Read a model folder whose DM lies in it; `ditifeat.load_encoder(name).model` fetches one that does not.
 
         Raises:
             ModelError: if anything is missing, unknown or does not fit.
@@ -210,7 +210,7 @@ class DiTi(GenerativeModel):
         return model.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes the artefact: configuration, encoder, estimator and, unless it is a reference, the DM."""
+        """Write a model folder: configuration, encoder, estimator and, unless it is a reference, the DM."""
         folder = Path(folder)
         write_encoder(folder, self.encoder, self.mean, self.std, dtype)
         estimator = {key: value.to(dtype) for key, value in self.estimator.state_dict().items()}

@@ -15,9 +15,9 @@ class EncoderOnly(nn.Module):
     """Encoder and its codes' statistics.
 
     Attributes:
-        config: the artefact's configuration.
+        config: of the model folder.
         encoder: image -> code `(B, d)`.
-        mean, std: of the training pictures' codes, `(d,)`.
+        mean, std: of the training images' codes, `(d,)`.
     """
 
     mean: Tensor
@@ -32,7 +32,7 @@ class EncoderOnly(nn.Module):
         self.register_buffer("std", torch.ones(config.latent_dim))
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes the artefact: configuration and encoder."""
+        """Write a model folder: configuration and encoder."""
         folder = Path(folder)
         write_encoder(folder, self.encoder, self.mean, self.std, dtype)
         # Last, so that a folder with a configuration is a whole one.

@@ -70,7 +70,7 @@ class ConditionalUNet(nn.Module):
     """A U-Net that a code conditions in every residual block, by scale and shift (Diff-AE, section 3.1).
 
     Args:
-        unet: the unconditional U-Net that it begins as; copied and not changed.
+        unet: the unconditional U-Net that it is initialised with; copied and not changed.
         latent_dim: `d`, the code's dimensions.
 
     Raises:

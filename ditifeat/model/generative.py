@@ -1,4 +1,4 @@
-"""What every model with a DM can do under a code: find a picture's `x_T`, and make pictures from one."""
+"""What every model with a DM can do under a code: find an image's `x_T`, and make images from one."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class NoiseSchedule(nn.Module):
         return signal * output + sigma * x_t
 
     def to_image(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The picture `x_0` that the DM's output means at `x_t`."""
+        """The image `x_0` that the DM's output means at `x_t`."""
         if self.prediction_type == "sample":
             return output
         signal, sigma = self.at("signal", t), self.at("sigma", t)
@@ -100,7 +100,7 @@ class NoiseSchedule(nn.Module):
         return signal * x_t - sigma * output
 
     def target(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the DM's output should be: the noise, the picture, or `v`."""
+        """What the DM's output should be: the noise, the image, or `v`."""
         if self.prediction_type == "epsilon":
             return noise
         if self.prediction_type == "sample":

@@ -38,7 +38,7 @@ def check_unet(unet: UNet2DModel) -> None:
             f"the frozen DM has blocks {', '.join(sorted(kinds))}; supported are {', '.join(DOWN_BLOCKS + UP_BLOCKS)}"
         )
     if unet.class_embedding is not None or config.time_embedding_type == "fourier":
-        raise ModelError("the frozen DM must be unconditional, with time-steps as its only input beside the picture")
+        raise ModelError("the frozen DM must be unconditional, with time-steps as its only input beside the image")
     if config.in_channels != config.out_channels:
         raise ModelError(
             f"the frozen DM maps {config.in_channels} to {config.out_channels} channels; learned variances must be cut off first"

@@ -28,14 +28,14 @@ from ditifeat.model.partition import TimeStepPartition
 from ditifeat.model.unet import attention_layers
 from ditifeat.pretrained.official_layout import _Layout
 
-# The published pictures: CelebA's aligned 178 x 218, cut at left 25, top 57, 128 x 128.
+# The published images: CelebA's aligned 178 x 218, cut at left 25, top 57, 128 x 128.
 CELEBA_CROP = (25 / 178, 57 / 218, 153 / 178, 185 / 218)
 
 CELEBA_ALIGNMENT = "CelebA's aligned faces (178 x 218 or the same at another scale)"
 
 
 def convert(checkpoint: str | Path, dm: str | Path) -> DiTi:
-    """Reads a training run and its frozen DM as the official code wrote them; `DiTi.save` then writes the artefact.
+    """Reads a training run and its frozen DM as the official code wrote them; `DiTi.save` then writes the model folder.
 
     Args:
         checkpoint: a run's folder (`config.yml`, `checkpoints/latest.pt`).

@@ -38,7 +38,7 @@ def test_what_it_is(encoder):
     assert encoder.config.name == "celeba64-mini" and encoder.config.image.size == 64
     assert encoder.partition.k == 64 and encoder.partition.d == 512
     assert encoder.config.image.box(178, 218) == (25, 57, 153, 185)
-    assert encoder.config.training["pictures"] == 8000
+    assert encoder.config.training["training_images"] == 8000
 
 
 def test_codes_of_its_own_faces_look_like_the_training_codes(encoder, faces):
@@ -88,7 +88,7 @@ def test_its_attributes_steer_the_picture(encoder):
 
 
 def test_a_picture_s_own_code_beats_another_s(encoder, faces):
-    """At time-steps where pictures differ, G of the picture's own code lowers the error that G of another's leaves."""
+    """At time-steps where images differ, G of the image's own code lowers the error that G of another's leaves."""
     model = encoder.model
     generator = torch.Generator().manual_seed(0)
     count = 64
