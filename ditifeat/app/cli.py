@@ -169,15 +169,19 @@ def _add_hub_options(parser: argparse.ArgumentParser) -> None:
 MODEL = "bundled name, folder, or org/name[@revision] on the Hub; the bundled model by default"
 
 
-def _add_model_options(parser: argparse.ArgumentParser, crop: bool = True) -> None:
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help=MODEL)
-    parser.add_argument("--device", help="a torch device; cuda, else mps, else cpu by default")
-    if crop:
-        text = (
-            "center: the largest central square, for images that are cropped already; model (default): as the model's"
-        )
-        parser.add_argument("--crop", choices=("model", "center"), default="model", help=text)
+    _add_device(parser)
     _add_hub_options(parser)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="a torch device; cuda, else mps, else cpu by default")
+
+
+def _add_crop(parser: argparse.ArgumentParser) -> None:
+    text = "center: the largest central square, for images that are cropped already; model (default): as the model's"
+    parser.add_argument("--crop", choices=("model", "center"), default="model", help=text)
 
 
 def _add_encode(subparsers: Subparsers) -> None:
@@ -190,6 +194,7 @@ def _add_encode(subparsers: Subparsers) -> None:
         "--on-error", choices=("raise", "skip"), default="raise", help="at an image that cannot be decoded"
     )
     encode.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the encoder's weights")
+    _add_crop(encode)
     _add_model_options(encode)
 
 
@@ -227,6 +232,7 @@ def _add_edit(subparsers: Subparsers) -> None:
     edit.add_argument("--x-T", choices=("keep", "slerp", "swap"), default="keep", help="of a reference's edit")
     edit.add_argument("--steps", type=positive, default=20, help="of inversion, and again of sampling")
     edit.add_argument("--solver", choices=("fixed_point", "ddim"), default="fixed_point", help="ddim: as published")
+    _add_crop(edit)
     _add_model_options(edit)
 
 
@@ -236,6 +242,7 @@ def _add_lost(subparsers: Subparsers) -> None:
     lost.add_argument("image", help="the image")
     lost.add_argument("--out", required=True, type=Path, help="image to write")
     lost.add_argument("--time-steps", nargs="+", type=not_negative, help="eight from 50 to 900 by default")
+    _add_crop(lost)
     _add_model_options(lost)
 
 
@@ -248,6 +255,7 @@ def _add_search(subparsers: Subparsers) -> None:
     search.add_argument("--count", type=positive, help="how many to find; 5 by default")
     search.add_argument("--plot", type=Path, help="image to write: the query and those found, side by side")
     search.add_argument("--folder", type=Path, default=Path(), help="where the features' images are, for --plot")
+    _add_crop(search)
     _add_model_options(search)
 
 
@@ -264,7 +272,8 @@ def _add_split_options(parser: argparse.ArgumentParser) -> None:
         "--train-size", type=positive, required=True, metavar="N", help="the first N images train, the others test"
     )
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
-    parser.add_argument("--device", help="a torch device; cuda, else mps, else cpu by default")
+    _add_crop(parser)
+    _add_device(parser)
 
 
 def _add_benchmark(subparsers: Subparsers) -> None:
@@ -316,7 +325,7 @@ def _add_demo(subparsers: Subparsers) -> None:
     demo = _add(subparsers, "demo", text, example, commands.demo)
     demo.add_argument("--host", default="127.0.0.1", help="the address to listen at")
     demo.add_argument("--port", type=positive, default=7860, help="the port to listen at")
-    _add_model_options(demo, crop=False)
+    _add_model_options(demo)
 
 
 def _add_quickstart(subparsers: Subparsers) -> None:

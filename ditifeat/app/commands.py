@@ -179,6 +179,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
         arguments.out,
         train_size=arguments.train_size,
         steps=arguments.steps,
+        crop=arguments.crop,
         device=arguments.device,
         progress=True,
     )
@@ -199,6 +200,7 @@ def evaluate_edits(arguments: argparse.Namespace) -> None:
         attributes=arguments.attributes,
         count=arguments.count,
         steps=arguments.steps,
+        crop=arguments.crop,
         device=arguments.device,
         progress=True,
     )

@@ -79,7 +79,7 @@ def down_path(model: DiTi, split: Split, initialisation: Initialisation, weighti
 
 def _build(model: DiTi) -> EncoderNetwork:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # the CPU's alone
         encoder = build_encoder(model.config.encoder, model.config.image.size, model.partition.d)
     return encoder.to(model.mean.device).eval()
 
@@ -91,13 +91,12 @@ def _initialised_codes(
     initialisation: Initialisation,
     weighting: str = "published",
 ) -> np.ndarray:
-    device = model.mean.device
-    images = load_images(split.images[np.flatnonzero(split.train)[:INITIALISATION_IMAGES]], device)
+    images = load_images(split.images[np.flatnonzero(split.train)[:INITIALISATION_IMAGES]])
     if initialisation == "whitened":
         initialise_whitened(encoder, images)
     elif initialisation == "error_predictive":
         initialise_error_predictive(DiTi(model.config, model.dm, encoder, model.estimator), images, weighting)
-    return in_batches(encoder, split.images, device)
+    return in_batches(encoder, split.images, model.mean.device)
 
 
 def dm_bottleneck(dm: DiffusionModel, split: Split, device: torch.device | str = "cpu") -> tuple[np.ndarray, int]:

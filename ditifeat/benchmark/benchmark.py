@@ -18,6 +18,7 @@ from ditifeat.benchmark.scores import SEEDS, score
 from ditifeat.benchmark.split import Split, in_batches, read_split
 from ditifeat.benchmark.tables import attribute_table, grouped, heading, table
 from ditifeat.data.batches import load_images
+from ditifeat.data.preprocessing import Crop
 from ditifeat.encoding.encoder import Encoder, load_encoder
 from ditifeat.errors import InputError, ModelError, require
 from ditifeat.files import check_writable, write_text
@@ -36,6 +37,7 @@ def benchmark(
     *,
     train_size: int,
     steps: int = 100,
+    crop: Crop = "model",
     device: str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def benchmark(
         out: the folder to write.
         train_size: the first N images train the probes, the others test them.
         steps: evaluations of the networks in each inversion, and again in each sampling.
+        crop: "model", or "center" for images that are cropped already, as `ditifeat.encode` takes it.
         device: a torch device; as `load_encoder` chooses by default.
         progress: show a progress bar.
 
@@ -66,7 +69,7 @@ def benchmark(
     check_writable(Path(out) / "benchmark.md")
     encoders = load_runs(runs, device)
     ddim_grid(encoders[0].partition.num_time_steps, steps)  # refuses steps before the work
-    split = read_split(data, labels, encoders[0].config.image, train_size)
+    split = read_split(data, labels, encoders[0].config.image, train_size, crop)
     rows = _rows(encoders, split, steps, Cache(Path(out) / "cache"), progress)
     about = {
         "train rows": int(split.train.sum()),
@@ -97,7 +100,7 @@ def load_runs(runs: Sequence[str | Path], device: str | None = None) -> list[Enc
         raise InputError("there is no run to score; give at least one")
     if len({encoder.folder.resolve() for encoder in encoders}) < len(encoders):
         raise InputError("a run is given twice; its scores would count as those of two seeds")
-    if len({encoder.config.image for encoder in encoders}) > 1:
+    if len({encoder.config.image.fingerprint() for encoder in encoders}) > 1:
         raise ModelError("the runs read images in different ways; compare those of one preprocessing")
     return encoders
 

@@ -93,7 +93,7 @@ def train_classifier(
     images, targets = split.images[split.train], torch.from_numpy(split.targets[split.train]).float()
     generator = torch.Generator().manual_seed(spec.seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
+        torch.default_generator.manual_seed(spec.seed)  # the CPU's alone
         classifier = AttributeClassifier(images.shape[1], targets.shape[1], spec).to(device)
     optimiser = torch.optim.AdamW(classifier.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
     steps = spec.epochs * -(-len(images) // spec.batch)

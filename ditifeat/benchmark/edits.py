@@ -28,6 +28,7 @@ from ditifeat.benchmark.split import Split, in_batches, read_split
 from ditifeat.benchmark.tables import edit_tables
 from ditifeat.data.batches import load_images
 from ditifeat.data.drawing import to_pixels
+from ditifeat.data.preprocessing import Crop
 from ditifeat.editing.arguments import checked_direction
 from ditifeat.editing.edit import attribute_edit, subset_edit
 from ditifeat.encoding.encoder import Encoder
@@ -54,6 +55,7 @@ def evaluate_edits(
     attributes: Sequence[str] | None = None,
     count: int = 32,
     steps: int = 10,
+    crop: Crop = "model",
     device: str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -68,6 +70,7 @@ def evaluate_edits(
         attributes: to edit; all by default.
         count: how many held-out images to edit, at least 2; at least 2 must be left to compare them with.
         steps: evaluations of the networks in each inversion, and again in each sampling.
+        crop: "model", or "center" for images that are cropped already, as `ditifeat.encode` takes it.
         device: a torch device; as `load_encoder` chooses by default.
         progress: show a progress bar.
 
@@ -85,7 +88,7 @@ def evaluate_edits(
     if any(encoder.config.method != "diti" for encoder in encoders):
         raise InputError("the edit evaluation compares DiTi and PDAE runs; give no others")
     fixed_point_grid(encoders[0].partition.num_time_steps, steps)  # refuses steps before the work
-    split = read_split(data, labels, encoders[0].config.image, train_size)
+    split = read_split(data, labels, encoders[0].config.image, train_size, crop)
     chosen = _chosen_attributes(split, attributes)
     if not 2 <= integer("count", count) <= split.test.sum() - 2:
         raise InputError(

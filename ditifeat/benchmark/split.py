@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +14,10 @@ from torch import Tensor
 from ditifeat.analysis.attributes import read_attributes
 from ditifeat.benchmark.cache import content_hash
 from ditifeat.data.batches import batches, load_images
-from ditifeat.data.preprocessing import Preprocessing
-from ditifeat.data.sources import SourceReport
+from ditifeat.data.preprocessing import Crop, Preprocessing
+from ditifeat.editing.arguments import check_choice
 from ditifeat.errors import InputError
 from ditifeat.schema import integer
-
-logger = logging.getLogger(__name__)
 
 MIN_TRAIN = 16
 
@@ -72,7 +69,7 @@ class Split:
         return content_hash(self.images, self.attributes, self.targets, self.train)
 
 
-def read_split(data: Any, labels: Any, preprocessing: Preprocessing, train_size: int) -> Split:
+def read_split(data: Any, labels: Any, preprocessing: Preprocessing, train_size: int, crop: Crop = "model") -> Split:
     """Read images and their labels; the first `train_size` images train, the others test.
 
     Args:
@@ -80,18 +77,17 @@ def read_split(data: Any, labels: Any, preprocessing: Preprocessing, train_size:
         labels: as `ditifeat.probe` takes them, of two values each.
         preprocessing: how images become the encoders' input.
         train_size: how many images train.
+        crop: "model", or "center" for images that are cropped already, as `ditifeat.encode` takes it.
 
     Raises:
         ImageDecodeError, InputError: for images, labels or a size that do not fit.
     """
     names: list[str] = []
     rows: list[np.ndarray] = []
-    report = SourceReport()
-    for batch_names, batch in batches(data, preprocessing, 256, report=report):
+    check_choice("crop", crop, ("model", "center"))
+    for batch_names, batch in batches(data, preprocessing, 256, crop):
         names += batch_names
         rows.append(batch)
-    if report.left_out:
-        logger.warning("%s: %s", data, report)
     if not rows:
         raise InputError(f"{data}: holds no images")
     train_size = integer("train_size", train_size)

@@ -118,6 +118,7 @@ def test_a_score_is_worked_out_again_for_what_is_not_the_same(change, scored, da
         ({"steps": 0}, "steps = 0"),
         ({"steps": 2.5}, "steps = 2.5"),
         ({"device": "gpu"}, "device = 'gpu'"),
+        ({"crop": "middle"}, "crop = 'middle'"),
     ],
 )
 def test_wrong_arguments_are_refused_before_the_work(options, message, tiny_folder, dataset, tmp_path, monkeypatch):

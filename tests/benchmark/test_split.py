@@ -24,6 +24,13 @@ def test_several_sources_are_one_split_in_their_order(dataset):
     assert split.targets.shape == (48, 2) and str(split.names[0]).endswith("40.png")
 
 
+def test_images_that_are_cropped_already(dataset):
+    preprocessing = Preprocessing(32, crop=(0.25, 0.25, 0.75, 0.75))
+    whole, cropped = (read_split(*dataset, preprocessing, 40, crop) for crop in ("center", "model"))
+    assert np.array_equal(whole.images, read_split(*dataset, Preprocessing(32), 40).images)
+    assert not np.array_equal(whole.images, cropped.images)
+
+
 @pytest.mark.parametrize("train_size", [-1, 0, 15, 45, 48, 100])
 def test_rows_must_train_and_rows_must_test(dataset, train_size):
     with pytest.raises(InputError, match=f"train_size = {train_size} of 48 images"):
