@@ -203,9 +203,14 @@ class ProbeReport(Mapping[str, AttributeProbe]):
         plot_scores(names, self.ranges, alone, cumulative, Path(path))
 
     def save(self, path: str | Path) -> None:
-        """Write one `.safetensors` file, atomically."""
+        """Write one `.safetensors` file, atomically.
+
+        Raises:
+            InputError: for another suffix.
+        """
         import torch
 
+        check_report_suffix(Path(path))
         tensors, about = {}, []
         for name, probe in self.items():
             values = asdict(probe)
@@ -240,3 +245,17 @@ def _short(key: str, value: Any) -> Any:
     if key == "skipped":
         return len(value)
     return value[:12] if key in ("weights", "preprocessing") else value
+
+
+def check_report_suffix(path: Path) -> None:
+    """Refuse a path whose suffix is not a report's, before anything is computed for it.
+
+    Raises:
+        InputError: for another suffix than .safetensors.
+
+    >>> from pathlib import Path
+    >>> from ditifeat.analysis.report import check_report_suffix
+    >>> check_report_suffix(Path("probe.safetensors"))
+    """
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: reports are saved as .safetensors")

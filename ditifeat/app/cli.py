@@ -132,11 +132,11 @@ def _add(
     return parser
 
 
-def _integer(low: int) -> Callable[[str], int]:
+def _integer(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
     def integer(text: str) -> int:
         value = int(text)
-        if value < low:
-            raise argparse.ArgumentTypeError(f"{text} must be at least {low}")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} must be within {low}..{high}")
         return value
 
     return integer  # argparse names it: "invalid integer value: '2.5'"
@@ -324,7 +324,7 @@ def _add_demo(subparsers: Subparsers) -> None:
     text, example = "serve a page to see and edit images, on this machine", "--port 7861"
     demo = _add(subparsers, "demo", text, example, commands.demo)
     demo.add_argument("--host", default="127.0.0.1", help="the address to listen at")
-    demo.add_argument("--port", type=positive, default=7860, help="the port to listen at")
+    demo.add_argument("--port", type=_integer(1, 65535), default=7860, help="the port to listen at")
     _add_model_options(demo)
 
 

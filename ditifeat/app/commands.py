@@ -50,8 +50,11 @@ def probe(arguments: argparse.Namespace) -> None:
     """Print a report, and write it and its plot."""
     import ditifeat
     from ditifeat.analysis.plots import check_plot_suffix, load_figure_class
+    from ditifeat.analysis.report import check_report_suffix
     from ditifeat.files import check_writable
 
+    if arguments.out is not None:
+        check_report_suffix(arguments.out)
     for path in filter(None, (arguments.out, arguments.plot)):
         check_writable(path)
     if arguments.plot is not None:
@@ -79,15 +82,13 @@ def edit(arguments: argparse.Namespace) -> None:
 
     import ditifeat
     from ditifeat.data.drawing import check_suffix, grid, save_animation, save_image
-    from ditifeat.data.sources import is_single
     from ditifeat.files import check_writable
 
     animated = arguments.out.suffix.lower() == ".gif"
     if not animated:
         check_suffix(arguments.out)
     check_writable(arguments.out)
-    if not is_single(arguments.image):
-        raise InputError(f"{arguments.image}: is not one image; edit one at a time, or use ditifeat.edit from Python")
+    _check_single(arguments.image)
     encoder = _load_encoder(arguments)
     direction = None if arguments.attribute is None else _report(arguments, encoder)[arguments.attribute]
     change: dict[str, Any] = {
@@ -151,7 +152,12 @@ def search(arguments: argparse.Namespace) -> None:
     if arguments.plot is not None:
         check_suffix(arguments.plot)
         check_writable(arguments.plot)
+    _check_single(arguments.query)
     features = ditifeat.Features.load(arguments.features)
+    if arguments.plot is not None and not (arguments.folder / features.names[0]).is_file():
+        raise InputError(
+            f"{arguments.folder / features.names[0]}: there is no such file; --folder says where the images are"
+        )
     encoder = _load_encoder(arguments)
     query = ditifeat.encode(encoder, arguments.query, crop=arguments.crop)
     found = features.nearest(
@@ -260,6 +266,13 @@ def quickstart(arguments: argparse.Namespace) -> None:
     from ditifeat.app.quickstart import quickstart as run_quickstart
 
     run_quickstart(arguments.out)
+
+
+def _check_single(image: str) -> None:
+    from ditifeat.data.sources import is_single
+
+    if not is_single(image):
+        raise InputError(f"{image}: is not one image; give one at a time, or use ditifeat from Python for several")
 
 
 def _one_or_several(paths: list[str]) -> str | list[str]:

@@ -55,7 +55,7 @@ def serve(demo: Demo, host: str = "127.0.0.1", port: int = 7860) -> None:
             max_file_size="20mb",
             share=False,
         )
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise InputError(f"port {port} of {host} cannot be used ({error}); choose another with --port") from error
 
 

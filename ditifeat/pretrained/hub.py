@@ -45,8 +45,14 @@ HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))
 
 
 def local_folder(name: str | Path) -> Path | None:
-    """The folder of that name, if there is one; an empty name is none."""
+    """The folder of that name, if there is one; an empty name is none.
+
+    Raises:
+        ModelError: for a file, which could be taken for a name on the Hub.
+    """
     folder = Path(name).expanduser()
+    if folder.is_file():
+        raise ModelError(f"{name}: is a file; give the folder that holds it")
     return folder if str(name) and folder.is_dir() else None
 
 

@@ -66,6 +66,14 @@ def test_names_that_mean_nothing(name):
     assert isinstance(error.value, ModelError) and isinstance(error.value, FileNotFoundError)
 
 
+def test_a_file_is_no_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").touch()
+    with pytest.raises(ModelError, match=r"model/config\.json: is a file"):
+        resolve("model/config.json")
+
+
 def test_a_folder_named_like_a_bundled_model_is_ambiguous(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / BUNDLED[0]).mkdir()
