@@ -30,7 +30,7 @@ Row = dict[str, Any]  # method, kind ("trained" or "baseline"), and what `score`
 
 
 def benchmark(
-    runs: Sequence[str | Path],
+    runs: str | Path | Sequence[str | Path],
     data: Any,
     labels: Any,
     out: str | Path,
@@ -85,7 +85,7 @@ def benchmark(
     return result
 
 
-def load_runs(runs: Sequence[str | Path], device: str | None = None) -> list[Encoder]:
+def load_runs(runs: str | Path | Sequence[str | Path], device: str | None = None) -> list[Encoder]:
     """The encoders of run folders (their `model`), model folders or names, which must read images in one way.
 
     Raises:
@@ -93,7 +93,7 @@ def load_runs(runs: Sequence[str | Path], device: str | None = None) -> list[Enc
         ModelError: for one that does not load, or preprocessings that differ.
     """
     encoders = []
-    for run in runs:
+    for run in [runs] if isinstance(runs, str | Path) else runs:
         folder = Path(run) / "model"
         encoders.append(load_encoder(folder if (folder / "config.json").exists() else run, device=device))
     if not encoders:

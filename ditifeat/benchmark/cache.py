@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ditifeat.errors import MissingFileError, ModelError
 from ditifeat.files import read_json, read_tensors, write_tensors, write_text
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 VERSION = 3  # of how scores are worked out, part of every key: raise it when one is worked out in another way
 
@@ -43,6 +49,18 @@ def _pieces(part: Any) -> list[bytes]:
     return [json.dumps(asdict(part) if is_dataclass(part) and not isinstance(part, type) else part).encode()]
 
 
+def _kept(path: Path, read: Callable[[Path], T], write: Callable[[], None]) -> T:
+    """Reads a file, which is written first if it is missing or damaged."""
+    try:
+        return read(path)
+    except MissingFileError:
+        pass
+    except ModelError as error:
+        logger.warning("%s; it is worked out again", error)
+    write()
+    return read(path)
+
+
 @dataclass(frozen=True)
 class Cache:
     """Results in a folder, each in a file named by what it is and the hash of what decides it.
@@ -56,16 +74,12 @@ class Cache:
     def json(self, kind: str, *key: Any, make: Callable[[], Any]) -> Any:
         """What `make` returns, as JSON gives it back; worked out at the first call with this key."""
         path = self._path(kind, key, ".json")
-        if not path.exists():
-            write_text(path, json.dumps(make()) + "\n")
-        return read_json(path)
+        return _kept(path, read_json, lambda: write_text(path, json.dumps(make()) + "\n"))
 
     def tensors(self, kind: str, *key: Any, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The same of named tensors, such as a network's weights."""
         path = self._path(kind, key, ".safetensors")
-        if not path.exists():
-            write_tensors(path, make())
-        return read_tensors(path)[0]
+        return _kept(path, read_tensors, lambda: write_tensors(path, make()))[0]
 
     def _path(self, kind: str, key: tuple[Any, ...], suffix: str) -> Path:
         return self.folder / f"{kind}-{content_hash(VERSION, kind, *key)[:32]}{suffix}"

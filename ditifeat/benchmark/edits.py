@@ -7,6 +7,7 @@ standard deviation over held-out images, so that a change of 1 is as far as two 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +33,13 @@ from ditifeat.data.preprocessing import Crop
 from ditifeat.editing.arguments import checked_direction
 from ditifeat.editing.edit import attribute_edit, subset_edit
 from ditifeat.encoding.encoder import Encoder
-from ditifeat.errors import InputError, require
+from ditifeat.errors import InputError, UnknownNameError, require
 from ditifeat.files import check_writable, write_text
 from ditifeat.model.sampling import fixed_point_grid
 from ditifeat.schema import integer
 from ditifeat.train.evaluate import SPARSE
+
+logger = logging.getLogger(__name__)
 
 STRENGTHS = (0.15, 0.3, 0.6, 1.2, 2.4)
 
@@ -46,13 +49,13 @@ RANGES = ((0, 300), (300, 500), (500, 1000))
 
 
 def evaluate_edits(
-    runs: Sequence[str | Path],
+    runs: str | Path | Sequence[str | Path],
     data: Any,
     labels: Any,
     out: str | Path,
     *,
     train_size: int,
-    attributes: Sequence[str] | None = None,
+    attributes: str | Sequence[str] | None = None,
     count: int = 32,
     steps: int = 10,
     crop: Crop = "model",
@@ -67,7 +70,7 @@ def evaluate_edits(
         labels: as `ditifeat.probe` takes them, of two values each.
         out: the folder to write; the classifier is kept in `out/cache`.
         train_size: the first N images train the classifier and the probes; the next are edited.
-        attributes: to edit; all by default.
+        attributes: to edit; by default all that some training images have and others not.
         count: how many held-out images to edit, at least 2; at least 2 must be left to compare them with.
         steps: evaluations of the networks in each inversion, and again in each sampling.
         crop: "model", or "center" for images that are cropped already, as `ditifeat.encode` takes it.
@@ -101,7 +104,7 @@ def evaluate_edits(
     edits: dict[str, Any] = {}
     total = len(encoders) * (2 * len(chosen) * len(STRENGTHS) + len(RANGES))
     with tqdm(total=total, unit="edit", disable=not progress) as bar:
-        for title, encoder in zip(_titles(encoders, runs), encoders, strict=True):
+        for title, encoder in zip(_titles(encoders), encoders, strict=True):
             editor = _Editor.of(encoder, held_out[:count], steps, bar)
             found = {"reconstruction": {"mean": scorer.identity(held_out[:count], editor.kept)}}
             codes = in_batches(encoder, split.images[split.train], encoder.device)
@@ -123,17 +126,39 @@ def evaluate_edits(
     return result
 
 
-def _chosen_attributes(split: Split, attributes: Sequence[str] | None) -> list[str]:
-    unknown = sorted(set(attributes or ()) - set(split.attributes))
-    if unknown:
-        raise InputError(f"the labels have no attribute {', '.join(unknown)}; they have {', '.join(split.attributes)}")
-    return list(attributes or split.attributes)
+def _chosen_attributes(split: Split, attributes: str | Sequence[str] | None) -> list[str]:
+    """Those to edit: all that can be probed, or those that are asked for, which must be."""
+    probed = split.targets[split.train][_fitted(split)]
+    both = [name for name, y in zip(split.attributes, probed.T, strict=True) if {0.0, 1.0} <= set(y)]
+    if attributes is None:
+        left_out = [name for name in split.attributes if name not in both]
+        if left_out:
+            logger.warning("of one value alone among the training images, and not edited: %s", ", ".join(left_out))
+        chosen = both
+    else:
+        chosen = [attributes] if isinstance(attributes, str) else list(dict.fromkeys(attributes))
+    for name in chosen:
+        if name not in split.attributes:
+            raise UnknownNameError(f"the labels have no attribute {name}; they have {', '.join(split.attributes)}")
+        if name not in both:
+            raise InputError(f"attribute {name}: has one value alone among the training images; it cannot be edited")
+    if not chosen:
+        raise InputError("there is no attribute to edit")
+    return chosen
 
 
-def _titles(encoders: list[Encoder], runs: Sequence[str | Path]) -> list[str]:
-    """Names of the methods; with the run's where several have one name."""
+def _fitted(split: Split) -> np.ndarray:
+    """Which of the training rows fit the probes: four fifths of them, since a report scores what is left."""
+    return np.arange(int(split.train.sum()) * 4 // 5)
+
+
+def _titles(encoders: list[Encoder]) -> list[str]:
+    """Names of the methods; with the run's folder where several have one name."""
     names = [method_name(encoder) for encoder in encoders]
-    return [f"{name}, {run}" if names.count(name) > 1 else name for name, run in zip(names, runs, strict=True)]
+    return [
+        f"{name}, {encoder.folder}" if names.count(name) > 1 else name
+        for name, encoder in zip(names, encoders, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -195,10 +220,10 @@ class _Editor:
 
 
 def _directions(codes: np.ndarray, split: Split, attributes: list[str], dims: int | None) -> ProbeReport:
-    """Probes of training codes; four fifths of them fit, since a report scores what is left."""
+    """Probes of training codes."""
     targets = split.targets[split.train]
     labels = {name: targets[:, split.attributes.index(name)] for name in attributes}
-    return probe(codes, labels, train_rows=np.arange(len(codes) * 4 // 5), dims=dims)
+    return probe(codes, labels, train_rows=_fitted(split), dims=dims)
 
 
 def _attribute_edits(editor: _Editor, scorer: ChangeScorer, split: Split, directions: ProbeReport) -> dict[str, Any]:

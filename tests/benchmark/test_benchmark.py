@@ -131,6 +131,7 @@ def test_runs_that_cannot_be_compared_are_refused(tiny_folder, tmp_path):
     other = save(tmp_path / "other", tiny_recipe(image=Preprocessing(32, (0.1, 0.1, 0.9, 0.9))))
     with pytest.raises(ModelError, match="one preprocessing"):
         load_runs([tiny_folder, other])
+    assert [encoder.config.name for encoder in load_runs(str(tiny_folder))] == ["tiny"]
     with pytest.raises(InputError, match="given twice"):
         load_runs([tiny_folder, f"{tiny_folder}/."])
     with pytest.raises(InputError, match="no run"):

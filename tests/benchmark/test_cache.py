@@ -61,6 +61,16 @@ def test_tensors_are_kept(tmp_path):
     assert make.calls == 1
 
 
+def test_a_damaged_file_is_made_again(tmp_path, caplog):
+    rows, tensors, cache = Counted([1]), Counted({"weight": torch.arange(3.0)}), Cache(tmp_path)
+    for _ in range(2):
+        cache.json("method", 1, make=rows)
+        cache.tensors("classifier", 1, make=tensors)
+        for path in tmp_path.iterdir():
+            path.write_bytes(path.read_bytes()[:-4])
+    assert rows.calls == tensors.calls == 2 and caplog.text.count("it is worked out again") == 2
+
+
 def test_nothing_is_kept_of_what_failed(tmp_path):
     def fail():
         raise KeyboardInterrupt

@@ -65,6 +65,8 @@ def test_two_runs_of_one_name_are_both_there(tiny_folder, dataset, tmp_path):
     "options,message",
     [
         ({"attributes": ["Nose"]}, "no attribute Nose; they have Bright, Coin"),
+        ({"attributes": "Nose"}, "no attribute Nose; they have Bright, Coin"),
+        ({"attributes": []}, "no attribute to edit"),
         ({"train_size": 47}, "train_size = 47"),
         ({"count": 7}, r"count = 7 is not within 2\.\.6"),
         ({"count": 1}, "count = 1"),
@@ -79,6 +81,16 @@ def test_what_cannot_be_evaluated_is_refused_before_the_work(
     monkeypatch.setattr(module, "load_classifier", lambda *_: pytest.fail("training began"))
     with pytest.raises(InputError, match=message):
         evaluate_edits([tiny_folder], *dataset, tmp_path / "out", **{"train_size": 40, "count": 4, **options})
+
+
+def test_an_attribute_that_cannot_be_probed(tiny_folder, dataset, tmp_path, caplog):
+    folder, _ = dataset
+    late = {"Bright": np.arange(48) % 2, "Late": np.arange(48) >= 40}  # nobody's among those that train
+    options = {"train_size": 40, "count": 2, "steps": 1}
+    with pytest.raises(InputError, match="attribute Late: has one value alone"):
+        evaluate_edits(tiny_folder, folder, late, tmp_path, **options, attributes=["Bright", "Late"])
+    found = evaluate_edits(tiny_folder, folder, late, tmp_path, **options)
+    assert list(found["edits"]["tiny: dense"]["attributes"]) == ["Bright"] and "not edited: Late" in caplog.text
 
 
 def test_methods_without_a_frozen_dm_are_refused(dataset, tmp_path):
