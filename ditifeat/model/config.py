@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ditifeat.data.preprocessing import Preprocessing
 from ditifeat.errors import MissingFileError, ModelError
-from ditifeat.files import read_json, write_text
+from ditifeat.files import check_writable, read_json, write_text
 from ditifeat.model.codec import CodecSpec
 from ditifeat.model.encoders import EncoderSpec
 from ditifeat.model.partition import TimeStepPartition
@@ -120,10 +122,15 @@ def read_config(folder: Path) -> ModelConfig:
         raise ModelError(f"{path}: {error}") from None
 
 
-def write_config(folder: Path, config: ModelConfig) -> None:
-    """Writes `config.json`.
+@contextmanager
+def configured_last(folder: Path, config: ModelConfig) -> Iterator[None]:
+    """Removes `config.json` before a model is written, and writes it after: a folder that has one is whole.
 
     Raises:
         WriteError: if it cannot be written.
     """
-    write_text(folder / "config.json", json.dumps(asdict(config), indent=2) + "\n")
+    path = folder / "config.json"
+    check_writable(path)
+    path.unlink(missing_ok=True)
+    yield
+    write_text(path, json.dumps(asdict(config), indent=2) + "\n")

@@ -11,12 +11,12 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from ditifeat.errors import ModelError
-from ditifeat.files import read_json, write_text
+from ditifeat.files import write_text
 from ditifeat.model.codec import PixelCodec, VAECodec
 from ditifeat.model.config import ModelConfig
 from ditifeat.model.diffusers_folder import build_from_config, read_weights, write_network
 from ditifeat.model.sampling import ddim_sample
-from ditifeat.model.schedule import NoiseSchedule, scheduler_betas
+from ditifeat.model.schedule import NoiseSchedule, read_scheduler, scheduler_betas
 from ditifeat.model.unet import DownPath, attention_layers, check_unet, down_path, up_path
 
 
@@ -55,7 +55,7 @@ class DiffusionModel(nn.Module):
     @torch.no_grad()
     def sample(self, x_T: Tensor, steps: int = 50) -> Tensor:
         """Unconditional images `(B, 3, H, W)` in [-1, 1] from `x_T` `(B, C, h, w)`, by DDIM."""
-        return self.codec.decode(ddim_sample(self.noise, self.schedule, x_T, steps, self.codec.bounded))
+        return self.codec.decode(ddim_sample(self.noise, self.schedule, x_T, steps, bounded=self.codec.bounded))
 
     @classmethod
     def load(cls, folder: Path, codec: PixelCodec | None = None, heads: int | None = None) -> DiffusionModel:
@@ -81,7 +81,7 @@ class DiffusionModel(nn.Module):
                         f"dm: attention_heads = {heads} does not divide {layer.to_q.out_features} channels"
                     )
                 layer.heads = heads
-        return cls(unet, read_json(scheduler_folder / "scheduler_config.json"), codec)
+        return cls(unet, read_scheduler(scheduler_folder), codec)
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float32, *, vae: bool = True) -> None:
         """Writes a diffusers folder, which `DDPMPipeline` reads over pixels, and `LDMPipeline` over a VAE's latents.
@@ -93,8 +93,10 @@ class DiffusionModel(nn.Module):
         """
         parts = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
         write_network(self.unet, folder / "unet", dtype)
-        scheduler = {"_class_name": "DDPMScheduler", **DDPMScheduler.from_config(self.scheduler).config}
-        write_text(folder / "scheduler" / "scheduler_config.json", json.dumps(dict(scheduler), indent=2) + "\n")
+        said = {key: value for key, value in self.scheduler.items() if not key.startswith("_")}
+        whole = DDPMScheduler.from_config(said).config
+        scheduler = {"_class_name": "DDPMScheduler", **{k: v for k, v in whole.items() if not k.startswith("_")}}
+        write_text(folder / "scheduler" / "scheduler_config.json", json.dumps(scheduler, indent=2) + "\n")
         if vae and isinstance(self.codec, VAECodec):
             self.codec.save(folder / "vqvae", dtype)  # the name that LDMPipeline gives any of them
             parts["vqvae"] = ["diffusers", type(self.codec.vae).__name__]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -16,12 +16,12 @@ from torch import Tensor
 from ditifeat.errors import InputError, ModelError
 from ditifeat.files import load_strictly, read_tensors, write_tensors
 from ditifeat.model.codec import VAECodec, load_codec
-from ditifeat.model.config import ModelConfig, read_config, write_config
+from ditifeat.model.config import ModelConfig, configured_last, read_config
 from ditifeat.model.diffusion import DiffusionModel, check_fit
 from ditifeat.model.encoders import EncoderNetwork, read_encoder, write_encoder
 from ditifeat.model.estimator import GradientEstimator
 from ditifeat.model.generative import GenerativeModel
-from ditifeat.model.sampling import Solver
+from ditifeat.model.sampling import NoiseFunction, Solver
 from ditifeat.model.schedule import NoiseSchedule
 from ditifeat.model.unet import DownPath
 
@@ -40,7 +40,7 @@ Coefficient = Literal["published", "trained"]
 
 
 class Losses(NamedTuple):
-    """Of a batch, per image `(B,)`: ours, and the frozen DM's without any shift."""
+    """Losses per image of a batch, `(B,)`: the model's, and the frozen DM's without any shift."""
 
     loss: Tensor
     frozen: Tensor
@@ -50,12 +50,29 @@ class DiTi(GenerativeModel):
     """The model of *Exploring Diffusion Time-steps for Unsupervised Representation Learning* (ICLR 2024).
 
     Attributes:
-        config: of the model folder.
+        config: what `config.json` says.
         dm: the frozen diffusion model; it takes no gradients and stays in eval mode.
-        encoder: image -> code `(B, d)`.
-        estimator: the gradient estimator G.
+        encoder: images `(B, 3, S, S)` in [-1, 1] to codes `(B, d)`: `head(inputs(images))`.
+        estimator: the gradient estimator G, of the DM's features and an embedded code.
         partition: time-step -> subset -> dimensions.
-        mean, std: of the training images' codes, `(d,)`.
+        mean, std: of the training images' codes, float32 `(d,)`.
+        noise_shape: `(C, h, w)` of `x_t`, `x_T` and noise.
+
+    Raises:
+        ModelError: if DM and partition differ in their time-steps.
+
+    Example:
+        >>> from ditifeat.model import DiTi
+        >>> model = DiTi.load(encoder.folder)
+        >>> x_0 = torch.zeros(2, 3, 64, 64)
+        >>> z = model.encoder(x_0)
+        >>> x_T = model.invert(x_0, z, steps=4, solver="fixed_point")
+        >>> z.shape, x_T.shape[1:] == model.noise_shape
+        (torch.Size([2, 512]), True)
+        >>> model.sample(x_T, z, steps=4, solver="fixed_point").shape
+        torch.Size([2, 3, 64, 64])
+        >>> float(model.loss(x_0, torch.tensor([100, 900]), torch.randn(2, *model.noise_shape))) > 0
+        True
     """
 
     mean: Tensor
@@ -92,13 +109,13 @@ class DiTi(GenerativeModel):
         output: Tensor = self.estimator(features, code)
         return output if self.config.estimator_output == "gradient" else self.dm.schedule.at("v_shift", t) * output
 
-    def cumulative_code(self, z: Tensor, t: Tensor, detach: bool = False) -> Tensor:
-        """`z_bar_t`: `z` `(B, d)` with every dimension of a later subset set to 0; `t` int `(B,)`.
+    def cumulative_code(self, z: Tensor, t: Tensor, *, detach: bool = False) -> Tensor:
+        """`z_bar_t` `(B, d)`: the code with every dimension of a later subset set to 0 (DiTi section 4.2).
 
         Args:
-            z: the codes.
-            t: the time-steps.
-            detach: gradients reach the current subset alone ("stop_grad" of DESIGN, "Detach" of the paper).
+            z: codes `(B, d)`.
+            t: time-steps, int `(B,)` in `[0, T)`.
+            detach: whether gradients reach the current subset alone (the paper's "Detach").
         """
         subset = self.partition.subset(t)
         if not detach:
@@ -108,11 +125,30 @@ class DiTi(GenerativeModel):
 
     @torch.no_grad()
     def frozen_noise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """`eps_theta(x_t, t)` of the frozen DM, `(B, C, h, w)`."""
+        """`eps_theta(x_t, t)` of the frozen DM, `(B, *noise_shape)`.
+
+        Args:
+            x_t: noisy images in the DM's space, `(B, *noise_shape)`.
+            t: time-steps, int `(B,)` in `[0, T)`.
+
+        Raises:
+            InputError: for other shapes, or time-steps out of range.
+        """
+        self._check(x_t, t)
         return self.dm.noise(x_t, t)
 
-    def shift(self, x_t: Tensor, t: Tensor, z: Tensor, cumulative: bool = True) -> Tensor:
-        """`G(x_t, z_bar_t, t)`, `(B, C, h, w)`; of the whole code when `cumulative` is False."""
+    def shift(self, x_t: Tensor, t: Tensor, z: Tensor, *, cumulative: bool = True) -> Tensor:
+        """`G(x_t, z_bar_t, t)`, `(B, *noise_shape)` (DiTi eq. 5), with gradients to `z` and the estimator.
+
+        Args:
+            x_t, t: as `frozen_noise`.
+            z: codes `(B, d)`.
+            cumulative: whether later subsets are set to 0; otherwise G is that of the whole code.
+
+        Raises:
+            InputError: as `frozen_noise`.
+        """
+        self._check(x_t, t, z)
         with torch.no_grad():
             features = self.dm.features(x_t, t)
         return self._shift(features, t, self.cumulative_code(z, t) if cumulative else z)
@@ -123,19 +159,29 @@ class DiTi(GenerativeModel):
         x_t: Tensor,
         t: Tensor,
         z: Tensor | None,
+        *,
         cumulative: bool = True,
         coefficient: Coefficient = "published",
     ) -> Tensor:
-        """The shifted noise `eps_theta - sqrt(1 - alpha_bar_t) G`; the frozen DM's own when `z` is None.
+        """The shifted noise `eps_theta - sqrt(1 - alpha_bar_t) G`, `(B, *noise_shape)`.
 
-        `coefficient` "trained" is the `c_t` of the loss in place of the published `-sqrt(1 - alpha_bar_t)`.
+        Args:
+            x_t, t: as `frozen_noise`.
+            z: codes `(B, d)`; None for the frozen DM's own noise.
+            cumulative: as `shift`.
+            coefficient: of G: "published", `-sqrt(1 - alpha_bar_t)`, or "trained", the `c_t` of the loss.
+
+        Raises:
+            InputError: as `frozen_noise`, and for another coefficient.
         """
+        if coefficient not in get_args(Coefficient):
+            raise InputError(f"coefficient = {coefficient!r} is not one of {', '.join(get_args(Coefficient))}")
+        self._check(x_t, t, z)
         features = self.dm.features(x_t, t)
         frozen = self.dm.noise_from(features, x_t, t)
         if z is None:
             return frozen
-        code = self.cumulative_code(z, t) if cumulative else z
-        shift = self._shift(features, t, code)
+        shift = self._shift(features, t, self.cumulative_code(z, t) if cumulative else z)
         if coefficient == "trained":
             return frozen + self.schedule.at("shift_coefficient", t) * shift
         return frozen - self.schedule.at("sigma", t) * shift
@@ -146,6 +192,8 @@ class DiTi(GenerativeModel):
         """Losses per image; see `loss`. `weighting`, one of `WEIGHTINGS`, takes the place of `w_t`."""
         if detach not in ("off", "on", "both"):
             raise InputError(f"detach = {detach!r} is not one of off, on, both")
+        self._check_images(x_0)
+        self._check(noise, t)
         schedule = self.dm.schedule
         z = self.encoder(x_0)
         with torch.no_grad():
@@ -157,7 +205,7 @@ class DiTi(GenerativeModel):
         coefficient = schedule.at("shift_coefficient", t)
         total = torch.zeros_like(weight)
         for stop in {"off": (False,), "on": (True,), "both": (False, True)}[detach]:
-            shift = self._shift(features, t, self.cumulative_code(z, t, stop))
+            shift = self._shift(features, t, self.cumulative_code(z, t, detach=stop))
             total = total + weight * (error - coefficient * shift).square().mean((1, 2, 3))
         return Losses(total, weight * frozen)
 
@@ -171,19 +219,24 @@ class DiTi(GenerativeModel):
             detach: "off" (base), "on" (gradients reach the current subset alone), "both" (the two losses added).
 
         Raises:
-            InputError: for another `detach`.
+            InputError: for another `detach`, other shapes, or time-steps out of range.
         """
         return self.losses(x_0, t, noise, detach).loss.mean()
 
-    def _noise_function(self, z: Tensor | None, cumulative: bool, solver: Solver) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda x_t, t: self.noise(x_t, t, z, cumulative, "published" if solver == "ddim" else "trained")
+    def _noise_function(self, z: Tensor | None, solver: Solver, *, cumulative: bool) -> NoiseFunction:
+        coefficient: Coefficient = "published" if solver == "ddim" else "trained"
+        return lambda x_t, t: self.noise(x_t, t, z, cumulative=cumulative, coefficient=coefficient)
 
     @classmethod
     def load(cls, folder: str | Path) -> DiTi:
-        """Read a model folder whose DM lies in it; `ditifeat.load_encoder(name).model` fetches one that does not.
+        """Reads a model folder whose DM lies in it; `ditifeat.load_encoder(name).model` fetches one that does not.
+
+        Returns:
+            The model on the CPU, in float32 and eval mode, without gradients.
 
         Raises:
-            ModelError: if anything is missing, unknown or does not fit.
+            MissingFileError: if the folder or a file of it does not exist.
+            ModelError: if anything is unknown or does not fit.
         """
         folder = Path(folder)
         config = read_config(folder)
@@ -197,7 +250,7 @@ class DiTi(GenerativeModel):
 
     @classmethod
     def assemble(cls, config: ModelConfig, folder: Path, dm_folder: Path) -> DiTi:
-        """Reads a model whose frozen DM lies in `dm_folder`."""
+        """Reads a model whose frozen DM lies in `dm_folder`; otherwise as `load`."""
         dm = DiffusionModel.load(dm_folder, load_codec(config.codec, folder, dm_folder), config.dm.attention_heads)
         check_fit(dm.unet, dm.codec, config, dm_folder)
         encoder, mean, std = read_encoder(folder, config.encoder, config.image.size, config.latent_dim)
@@ -210,17 +263,24 @@ class DiTi(GenerativeModel):
         return model.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write a model folder: configuration, encoder, estimator and, unless it is a reference, the DM."""
+        """Writes the model folder: configuration, encoder, estimator and, unless it is a reference, the DM.
+
+        Args:
+            folder: the model folder; one that is there is overwritten.
+            dtype: of the weights; half precision is read back as float32.
+
+        Raises:
+            WriteError: if it cannot be written.
+        """
         folder = Path(folder)
-        write_encoder(folder, self.encoder, self.mean, self.std, dtype)
-        estimator = {key: value.to(dtype) for key, value in self.estimator.state_dict().items()}
-        write_tensors(folder / "estimator.safetensors", estimator)
-        if self.config.dm.repo is None:
-            self.dm.save(folder / "dm", dtype, vae=self.config.codec.vae == "dm")
-        if isinstance(self.codec, VAECodec) and self.config.codec.vae == "model":
-            self.codec.save(folder / "vae", dtype)
-        # Last, so that a folder with a configuration is a whole one.
-        write_config(folder, self.config)
+        with configured_last(folder, self.config):
+            write_encoder(folder, self.encoder, self.mean, self.std, dtype)
+            estimator = {key: value.to(dtype) for key, value in self.estimator.state_dict().items()}
+            write_tensors(folder / "estimator.safetensors", estimator)
+            if self.config.dm.repo is None:
+                self.dm.save(folder / "dm", dtype, vae=self.config.codec.vae == "dm")
+            if isinstance(self.codec, VAECodec) and self.config.codec.vae == "model":
+                self.codec.save(folder / "vae", dtype)
 
 
 def error_weight(schedule: NoiseSchedule, weighting: str, t: Tensor, frozen: Tensor) -> Tensor:

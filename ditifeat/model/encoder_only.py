@@ -7,17 +7,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ditifeat.model.config import ModelConfig, write_config
+from ditifeat.model.config import ModelConfig, configured_last
 from ditifeat.model.encoders import EncoderNetwork, write_encoder
 
 
 class EncoderOnly(nn.Module):
-    """Encoder and its codes' statistics.
+    """An encoder and the statistics of its codes.
 
     Attributes:
-        config: of the model folder.
-        encoder: image -> code `(B, d)`.
-        mean, std: of the training images' codes, `(d,)`.
+        config: what `config.json` says.
+        encoder: images `(B, 3, S, S)` in [-1, 1] to codes `(B, d)`.
+        mean, std: of the training images' codes, float32 `(d,)`.
     """
 
     mean: Tensor
@@ -32,8 +32,15 @@ class EncoderOnly(nn.Module):
         self.register_buffer("std", torch.ones(config.latent_dim))
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write a model folder: configuration and encoder."""
+        """Writes the model folder: configuration and encoder.
+
+        Args:
+            folder: the model folder; one that is there is overwritten.
+            dtype: of the weights; half precision is read back as float32.
+
+        Raises:
+            WriteError: if it cannot be written.
+        """
         folder = Path(folder)
-        write_encoder(folder, self.encoder, self.mean, self.std, dtype)
-        # Last, so that a folder with a configuration is a whole one.
-        write_config(folder, self.config)
+        with configured_last(folder, self.config):
+            write_encoder(folder, self.encoder, self.mean, self.std, dtype)

@@ -1,6 +1,6 @@
 """The gradient estimator G over any diffusers `UNet2DModel` (PDAE section 3.3, DiTi section 4.3).
 
-diffusers' blocks hand the time embedding through to their residual blocks untouched. So a deep copy of the DM's middle
+diffusers' blocks hand the time embedding on to their residual blocks unchanged. So a deep copy of the DM's middle
 and up blocks, in which each `ResnetBlock2D` also takes the code's embedding, is the estimator for every such U-Net. The
 two embeddings travel as one tensor, side by side, and each block takes them apart.
 """
@@ -18,7 +18,12 @@ from ditifeat.model.unet import DownPath, attention_layers, check_unet, down_pat
 
 
 class CodeResnetBlock(nn.Module):
-    """A `ResnetBlock2D` whose second normalisation the code scales and shifts too: `h = (1 + s_z) norm(h, t) + b_z`."""
+    """A `ResnetBlock2D` whose second normalisation the code scales and shifts too: `h = (1 + s_z) norm(h, t) + b_z`.
+
+    Args:
+        block: the block; not copied.
+        time_width, code_width: of the two embeddings, which `forward` takes as one tensor, side by side.
+    """
 
     def __init__(self, block: ResnetBlock2D, time_width: int, code_width: int):
         super().__init__()
@@ -67,10 +72,10 @@ def _take_code(module: nn.Module, width: int) -> None:
 
 
 class ConditionalUNet(nn.Module):
-    """A U-Net that a code conditions in every residual block, by scale and shift (Diff-AE, section 3.1).
+    """A U-Net that a code conditions in every residual block, by scale and shift (Diff-AE section 3.1).
 
     Args:
-        unet: the unconditional U-Net that it is initialised with; copied and not changed.
+        unet: the unconditional U-Net whose weights it is initialised with; copied and not changed.
         latent_dim: `d`, the code's dimensions.
 
     Raises:
@@ -84,9 +89,10 @@ class ConditionalUNet(nn.Module):
         self.code_embedding = nn.Linear(latent_dim, width)
         self.unet = copy.deepcopy(unet).requires_grad_(True)
         _take_code(self.unet, width)
+        self.train()  # a frozen U-Net's copy would have no dropout
 
     def forward(self, x_t: Tensor, t: Tensor, code: Tensor) -> Tensor:
-        """What the U-Net predicts, `(B, C, h, w)`, at `x_t`, `t` int `(B,)`, under the code `(B, d)`."""
+        """What the U-Net predicts, `(B, C, h, w)`, at `x_t` `(B, C, h, w)`, `t` int `(B,)`, under the code `(B, d)`."""
         features = down_path(self.unet, x_t, t, self.code_embedding(code))
         return up_path(self.unet, features, features.time_embedding)
 
@@ -97,8 +103,8 @@ class GradientEstimator(nn.Module):
     Args:
         unet: the frozen DM's U-Net, copied and not changed.
         latent_dim: `d`, the code's dimensions.
-        warm_start: begin with the U-Net's weights and a zero output layer, so that G is 0 and its features are not;
-            otherwise begin at random.
+        warm_start: whether it is initialised with the U-Net's weights and a zero output layer, so that G is 0 and its
+            features are not; otherwise at random.
 
     Raises:
         ModelError: for a U-Net that is not an unconditional DDPM.
@@ -121,9 +127,10 @@ class GradientEstimator(nn.Module):
             nn.init.zeros_(self.conv_out.bias)
         self.requires_grad_(True)
         _take_code(self, width)
+        self.train()  # a frozen U-Net's copy would have no dropout
 
     def forward(self, features: DownPath, code: Tensor) -> Tensor:
-        """The shift `(B, C, h, w)` for the DM's `features` at `x_t` and the code `(B, d)`."""
+        """The estimator's output `(B, C, h, w)` for the DM's `features` at `x_t` and the code `(B, d)`."""
         # torch 2.13's CPU backward of GroupNorm crashes on a channels-last input that takes no gradient.
         features = DownPath(
             features.bottleneck.contiguous(),

@@ -39,9 +39,9 @@ def ddim_grid(num_time_steps: int, steps: int) -> list[int]:
 
 
 def _ddim_step(
-    noise: NoiseFunction, schedule: NoiseSchedule, x: Tensor, t: int, target: Tensor, bounded: bool
+    noise: NoiseFunction, schedule: NoiseSchedule, x: Tensor, t: int, target: Tensor, *, bounded: bool
 ) -> Tensor:
-    """One deterministic step from `alpha_bar_t` to the `alpha_bar` given as `target`."""
+    """One deterministic step from `alpha_bar_t` to the `alpha_bar` given as `target` (DDIM eq. 12)."""
     signal, sigma = schedule.signal[t], schedule.sigma[t]
     eps = noise(x, torch.full((len(x),), t, device=x.device))
     x_0_hat = (x - sigma * eps) / signal
@@ -52,24 +52,42 @@ def _ddim_step(
 
 
 @torch.no_grad()
-def ddim_sample(noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tensor, steps: int, bounded: bool = True) -> Tensor:
-    """From `x_T` to `x_0`, both `(B, C, H, W)`, in `steps` evaluations; ends at alpha_bar = 1."""
+def ddim_sample(
+    noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tensor, steps: int, *, bounded: bool = True
+) -> Tensor:
+    """Samples by DDIM as published: from `x_T` to `x_0`, both `(B, C, h, w)`; the last step goes to alpha_bar = 1.
+
+    Args:
+        noise: `eps(x_t, t)`.
+        schedule: of the DM.
+        x_T: where it starts.
+        steps: evaluations of `noise`, within 1..T.
+        bounded: whether each estimate of `x_0` is clamped to [-1, 1], and the noise recomputed from it.
+
+    Raises:
+        InputError: for another number of steps.
+    """
     grid = ddim_grid(schedule.num_time_steps, steps)
     targets = torch.cat([schedule.alpha_bar.new_ones(1), schedule.alpha_bar[grid][:-1]])
     x = x_T
     for t, target in zip(reversed(grid), reversed(list(targets)), strict=True):
-        x = _ddim_step(noise, schedule, x, t, target, bounded)
+        x = _ddim_step(noise, schedule, x, t, target, bounded=bounded)
     return x
 
 
 @torch.no_grad()
-def ddim_invert(noise: NoiseFunction, schedule: NoiseSchedule, x_0: Tensor, steps: int, bounded: bool = True) -> Tensor:
-    """From `x_0` to the `x_T` whose reverse gives it back; ends at alpha_bar = 0."""
+def ddim_invert(
+    noise: NoiseFunction, schedule: NoiseSchedule, x_0: Tensor, steps: int, *, bounded: bool = True
+) -> Tensor:
+    """Inverts by DDIM as published: from `x_0` to `x_T`, both `(B, C, h, w)`; the last step goes to alpha_bar = 0.
+
+    Args and errors are those of `ddim_sample`.
+    """
     grid = ddim_grid(schedule.num_time_steps, steps)
     targets = torch.cat([schedule.alpha_bar[grid][1:], schedule.alpha_bar.new_zeros(1)])
     x = x_0
     for t, target in zip(grid, targets, strict=True):
-        x = _ddim_step(noise, schedule, x, t, target, bounded)
+        x = _ddim_step(noise, schedule, x, t, target, bounded=bounded)
     return x
 
 
@@ -110,7 +128,20 @@ def _transfer(x: Tensor, eps: Tensor, alpha_bar: Tensor, target: Tensor) -> Tens
 
 @torch.no_grad()
 def fixed_point_sample(noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tensor, steps: int) -> Tensor:
-    """DDIM from the grid's last time-step to its first, `steps` evaluations, without clamping; what is there is `x_0`."""
+    """Samples by DDIM from the last time-step of `fixed_point_grid` to its first, without clamping.
+
+    Args:
+        noise: `eps(x_t, t)`.
+        schedule: of the DM.
+        x_T: `(B, C, h, w)` at the grid's last time-step, 0.95 T.
+        steps: evaluations of `noise`.
+
+    Returns:
+        `x_0` `(B, C, h, w)`: what is there at the first time-step over its signal's scale.
+
+    Raises:
+        InputError: if the grid has not so many time-steps.
+    """
     grid = fixed_point_grid(schedule.num_time_steps, steps)
     x = x_T
     for t, target in zip(grid[:0:-1], grid[-2::-1], strict=True):
@@ -121,11 +152,14 @@ def fixed_point_sample(noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tenso
 
 @torch.no_grad()
 def fixed_point_invert(noise: NoiseFunction, schedule: NoiseSchedule, x_0: Tensor, steps: int) -> Tensor:
-    """Undoes `fixed_point_sample`, with as many evaluations.
+    """Inverts `fixed_point_sample`, in as many evaluations: from `x_0` to `x_T`, both `(B, C, h, w)`.
 
-    A step of sampling takes its noise where it departs. So its inverse needs the noise where it arrives, and asks for it at
-    a prediction of that place by the last step's noise: one round of the fixed-point iteration of exact inversion (Pan et
+    A step of sampling takes its noise where it starts. So its inverse needs the noise where it ends, and evaluates it at a
+    prediction of that place by the last step's noise: one round of the fixed-point iteration of exact inversion (Pan et
     al. 2023, AIDI), from a better start.
+
+    Raises:
+        InputError: as `fixed_point_sample`.
     """
     grid = fixed_point_grid(schedule.num_time_steps, steps)
     x = schedule.signal[grid[0]] * x_0
@@ -139,7 +173,17 @@ def fixed_point_invert(noise: NoiseFunction, schedule: NoiseSchedule, x_0: Tenso
 
 
 def slerp(a: Tensor, b: Tensor, amount: float) -> Tensor:
-    """Spherical interpolation of two batches `(B, ...)`, image by image (Shoemake 1985; DDIM eq. 68)."""
+    """Interpolates spherically between two batches `(B, ...)`, image by image (Shoemake 1985; DDIM eq. 68).
+
+    Args:
+        a, b: what 0 and 1 give.
+        amount: between 0 and 1. Where the two have one direction, the interpolation is linear.
+
+    Example:
+        >>> from ditifeat.model.sampling import slerp
+        >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
+        tensor([[0.7071, 0.7071]])
+    """
     flat_a, flat_b = a.flatten(1), b.flatten(1)
     cosine = torch.nn.functional.cosine_similarity(flat_a, flat_b).clamp(-1, 1)
     angle = torch.arccos(cosine)

@@ -2,25 +2,81 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ditifeat.errors import ModelError
+from ditifeat.files import read_json
+from ditifeat.model.partition import MAX_TIME_STEPS
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 
+# Those whose betas say all. Others (flow matching, EDM) have none, and would be read as a linear schedule.
+SCHEDULERS = (
+    "DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "LCMScheduler",
+)  # fmt: skip
+
+
+def read_scheduler(folder: Path) -> dict[str, Any]:
+    """A diffusers scheduler's `scheduler_config.json`, checked.
+
+    Raises:
+        MissingFileError: if it does not exist.
+        ModelError: if it is no noise schedule.
+    """
+    path = folder / "scheduler_config.json"
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: is not the configuration of a scheduler")
+    try:
+        NoiseSchedule(scheduler_betas(config), config.get("prediction_type", "epsilon"))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    return config
+
+
 def scheduler_betas(config: dict[str, Any]) -> Tensor:
-    """Betas, float64 `(T,)`, of a diffusers scheduler's configuration (linear, scaled, cosine, trained)."""
+    """Betas, float64 `(T,)`, of a diffusers scheduler's configuration (linear, scaled, cosine, trained).
+
+    Raises:
+        ModelError: for numbers out of bounds, or a schedule that diffusers does not know.
+
+    Example:
+        >>> from ditifeat.model.schedule import scheduler_betas
+        >>> scheduler_betas({"num_train_timesteps": 3, "beta_start": 0.1, "beta_end": 0.3})
+        tensor([0.1000, 0.2000, 0.3000], dtype=torch.float64)
+    """
     from diffusers import DDPMScheduler
 
-    if config.get("beta_schedule", "linear") == "linear" and config.get("trained_betas") is None:
+    kind = config.get("_class_name", SCHEDULERS[0])
+    if kind not in SCHEDULERS:
+        raise ModelError(f"the scheduler {kind!r} is not one of {', '.join(SCHEDULERS)}")
+    total = config.get("num_train_timesteps", 1000)
+    if not isinstance(total, int) or isinstance(total, bool) or not 1 <= total <= MAX_TIME_STEPS:
+        raise ModelError(f"num_train_timesteps = {total!r} is not within 1..{MAX_TIME_STEPS}")
+    for key in ("beta_start", "beta_end"):
+        value = config.get(key, 0.01)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+            raise ModelError(f"{key} = {value!r} is not within 0..1")
+    plain = config.get("trained_betas") is None and not config.get("rescale_betas_zero_snr")
+    if plain and config.get("beta_schedule", "linear") == "linear":
         # diffusers computes in float32; the published schedule is worth its full precision.
         start, end = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
-        return torch.linspace(start, end, config.get("num_train_timesteps", 1000), dtype=torch.float64)
-    return DDPMScheduler.from_config(config).betas.double()
+        return torch.linspace(start, end, total, dtype=torch.float64)
+    try:
+        # diffusers ignores the values of keys that its own `_use_default_values` names.
+        said = {key: value for key, value in config.items() if not key.startswith("_")}
+        return torch.as_tensor(DDPMScheduler.from_config(said).betas, dtype=torch.float64)
+    except Exception as error:  # whatever a wrong value leads to inside diffusers
+        raise ModelError(
+            f"diffusers cannot make the noise schedule {config.get('beta_schedule')!r} ({error})"
+        ) from error
 
 
 V_WEIGHT_CAP = 6.0  # as the bundled DM was trained; lower favours late time-steps
@@ -47,7 +103,7 @@ class NoiseSchedule(nn.Module):
 
     def __init__(self, betas: Tensor, prediction_type: str = "epsilon"):
         super().__init__()
-        if prediction_type not in PREDICTION_TYPES:
+        if not isinstance(prediction_type, str) or prediction_type not in PREDICTION_TYPES:
             raise ModelError(f"prediction type {prediction_type!r} is not one of {', '.join(PREDICTION_TYPES)}")
         alpha_bar = torch.cumprod(1 - betas.double(), 0)
         if not (torch.isfinite(alpha_bar).all() and alpha_bar[-1] > 0 and alpha_bar[0] < 1):

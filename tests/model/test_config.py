@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import ditifeat
 from ditifeat import ModelError
 from ditifeat.errors import MissingFileError
-from ditifeat.model.config import ModelConfig, read_config, write_config
+from ditifeat.model.config import ModelConfig, configured_last, read_config
 from ditifeat.model.diti import DiTi
 
 
@@ -29,7 +29,8 @@ def change(path, update):
 def test_config_round_trip(folder, tmp_path):
     config = read_config(folder)
     assert isinstance(config, ModelConfig)
-    write_config(tmp_path, config)
+    with configured_last(tmp_path, config):
+        pass
     assert read_config(tmp_path) == config
     assert hash(read_config(tmp_path)) == hash(config) and config != replace(config, name="other")
     assert json.loads((folder / "config.json").read_text())["format_version"] == 1
@@ -182,3 +183,41 @@ def test_flat_dm_folders_with_old_attention_names(tiny_model, tmp_path):
     loaded = DiffusionModel.load(flat, tiny_model.dm.codec)
     for key, value in tiny_model.dm.unet.state_dict().items():
         assert torch.equal(loaded.unet.state_dict()[key], value)
+
+
+def test_a_model_that_was_not_written_to_its_end_is_none(folder):
+    """Overwritten half: the old configuration would describe the old weights beside the new."""
+    with pytest.raises(RuntimeError), configured_last(folder, read_config(folder)):
+        raise RuntimeError("killed here")
+    with pytest.raises(MissingFileError, match=r"no config\.json"):
+        ditifeat.load_encoder(folder)
+
+
+@pytest.mark.parametrize(
+    "update,words",
+    [
+        (lambda c: c.update(num_train_timesteps=10**12), "num_train_timesteps = 1000000000000 is not within"),
+        (lambda c: c.update(num_train_timesteps="1000"), "num_train_timesteps = '1000'"),
+        (lambda c: c.update(num_train_timesteps=999), "999 time-steps, the partition 1000"),
+        (lambda c: c.update(beta_start="1"), "beta_start = '1'"),
+        (lambda c: c.update(beta_end=float("nan")), "beta_end = nan"),
+        (lambda c: c.update(beta_end=1.5), r"beta_end = 1\.5"),
+        (lambda c: c.update(beta_schedule="os.system"), "diffusers cannot make the noise schedule 'os.system'"),
+        (lambda c: c.update(trained_betas=["x"]), "diffusers cannot make"),
+        (lambda c: c.update(rescale_betas_zero_snr=True), "keep some signal"),
+        (lambda c: c.update(prediction_type=["sample"]), "prediction type"),
+        (lambda c: c.update(prediction_type="flow_prediction"), "'flow_prediction' is not one of epsilon"),
+        (lambda c: c.update(_class_name="FlowMatchEulerDiscreteScheduler"), "FlowMatchEulerDiscreteScheduler' is not"),
+        (lambda c: c.update(_class_name="os.system"), "'os.system' is not one of DDPMScheduler"),
+    ],
+)
+def test_schedules_that_are_refused(folder, update, words):
+    change(folder / "dm" / "scheduler" / "scheduler_config.json", update)
+    with pytest.raises(ModelError, match=words):
+        DiTi.load(folder)
+
+
+def test_a_schedule_that_is_no_mapping(folder):
+    (folder / "dm" / "scheduler" / "scheduler_config.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"scheduler_config\.json: is not the configuration"):
+        DiTi.load(folder)

@@ -3,6 +3,7 @@ import torch
 
 from ditifeat import InputError
 from ditifeat.model.diti import DiTi
+from ditifeat.model.estimator import ConditionalUNet, GradientEstimator
 from ditifeat.train.sections import Optimiser
 from ditifeat.train.tasks.diti import DiTiRecipe, DiTiTask
 from tests.conftest import random_model, tiny_recipe
@@ -16,7 +17,7 @@ def batch(model, count=4):
 
 
 def naive_loss(model, x_0, t, noise, z, relative=False):
-    """The loss of DESIGN section 3, picture by picture, with the code given; or as a share of the frozen DM's error."""
+    """The loss of DESIGN section 3, image by image, with the code given; or as a share of the frozen DM's error."""
     schedule, losses = model.dm.schedule, []
     for i in range(len(x_0)):
         x = model.dm.codec.encode(x_0[i : i + 1])
@@ -76,7 +77,7 @@ def test_the_frozen_dm_stays_as_it_is(tiny_model):
     assert all(p.grad is not None for p in parameters)
 
 
-def test_swapping_codes_changes_the_picture(tiny_model):
+def test_swapping_codes_changes_the_image(tiny_model):
     x_0, _, noise = batch(tiny_model, 2)
     z = tiny_model.encoder(x_0)
     kept, swapped = tiny_model.sample(noise, z, 10), tiny_model.sample(noise, z.flip(0), 10)
@@ -105,7 +106,7 @@ def test_saved_and_loaded_is_the_same(tiny_model, tmp_path):
         assert torch.equal(loaded.state_dict()[key], value), key
 
 
-def test_half_precision_artefact_loads_in_float32(tiny_model, tmp_path):
+def test_half_precision_model_loads_in_float32(tiny_model, tmp_path):
     tiny_model.save(tmp_path, torch.float16)
     loaded = DiTi.load(tmp_path)
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
@@ -124,3 +125,55 @@ def test_dm_folder_is_one_that_diffusers_reads(tmp_path):
     with torch.no_grad():
         assert torch.allclose(pipeline.unet(x_t, t).sample, model.dm.unet(x_t, t).sample, atol=1e-5)
     assert pipeline.scheduler.config.beta_schedule == "linear"
+
+
+@pytest.mark.parametrize("kind", ["shift", "noise", "frozen_noise"])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (lambda x, t, z: (x[:, :3], t, z), r"shape \(4, 3, 16, 16\), expected \(B, 12, 16, 16\)"),
+        (lambda x, t, z: (x[0], t, z), r"expected \(B, 12, 16, 16\)"),
+        (lambda x, t, z: (x, t[:1], z), r"t has shape \(1,\)"),  # would be broadcast
+        (lambda x, t, z: (x, t.float(), z), "expected integers"),
+        (lambda x, t, z: (x, t - 4, z), r"t is within -1\.\.995, expected 0\.\.999"),  # would count from the end
+        (lambda x, t, z: (x, t + 1, z), r"t is within 4\.\.1000"),
+        (lambda x, t, z: (x, t, z[:1]), r"z has shape \(1, 32\), expected \(4, 32\)"),
+        (lambda x, t, z: (x, t, z[:, :31]), r"z has shape \(4, 31\)"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(tiny_model, kind, change, words):
+    _, t, noise = batch(tiny_model)
+    x_t, t, z = change(noise, t, torch.zeros(4, 32))
+    if kind == "frozen_noise":
+        if z.shape != (4, 32):
+            pytest.skip("it takes no code")
+        with pytest.raises(InputError, match=words):
+            tiny_model.frozen_noise(x_t, t)
+        return
+    with pytest.raises(InputError, match=words):
+        getattr(tiny_model, kind)(x_t, t, z)
+
+
+def test_images_and_noises_that_do_not_fit_are_refused(tiny_model):
+    x_0, t, noise = batch(tiny_model)
+    with pytest.raises(InputError, match=r"images have shape \(4, 3, 16, 32\), expected \(B, 3, 32, 32\)"):
+        tiny_model.loss(x_0[:, :, :16], t, noise)
+    with pytest.raises(InputError, match="images have shape"):
+        tiny_model.invert(x_0[:, :1], None)
+    with pytest.raises(InputError, match="x_t, x_T and noise have shape"):
+        tiny_model.loss(x_0, t, noise[:, :1])
+    with pytest.raises(InputError, match="x_t, x_T and noise have shape"):
+        tiny_model.sample(x_0, None, 2)
+    with pytest.raises(InputError, match="coefficient = 'learnt' is not one of published, trained"):
+        tiny_model.noise(noise, t, None, coefficient="learnt")
+    for solver in ("implicit", None):
+        with pytest.raises(InputError, match="is not one of ddim, fixed_point"):
+            tiny_model.sample(noise, None, 2, solver=solver)
+
+
+def test_networks_on_a_frozen_unet_begin_in_training_mode(tiny_model):
+    """Copied in eval mode, a warm-started estimator would learn without the recipe's dropout."""
+    unet = tiny_model.dm.unet.eval()
+    for network in (GradientEstimator(unet, 32, warm_start=True), ConditionalUNet(unet, 32)):
+        assert all(module.training for module in network.modules())
+    assert not any(module.training for module in unet.modules())

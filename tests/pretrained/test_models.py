@@ -137,6 +137,7 @@ def test_a_latent_dm_of_somebody_else(hub, tmp_path):
     assert not (tmp_path / "again" / "dm").exists() and not (tmp_path / "again" / "vae").exists()
 
 
+@pytest.mark.slow
 def test_a_program_encodes_online_and_edits_offline(hub, photos):
     """By the public functions, in processes of their own, as people run them."""
     program = "e = ditifeat.load_encoder('org/model'); "
