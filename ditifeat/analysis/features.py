@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -294,6 +295,8 @@ def _save_npz(path: Path, array: np.ndarray, about: dict[str, str]) -> None:
 
 
 def _load_npz(path: Path) -> tuple[np.ndarray, dict[str, str]]:
+    if not is_zipfile(path):  # numpy would advise to unpickle it, which is no fix and unsafe
+        raise InputError(f"{path}: is no .npz file of features; make one with encode")
     try:
         with np.load(path, allow_pickle=False) as data:
             return data["features"], json.loads(str(data["about"]))

@@ -105,6 +105,13 @@ def test_files_that_are_no_features(features, tmp_path):
         Features.load(tmp_path / "other.npz")
 
 
+def test_other_files_are_refused_without_advice_to_unpickle(tmp_path):
+    (tmp_path / "labels.csv").write_text("name,Smiling\n00.png,1\n")
+    for path in (tmp_path / "labels.csv", tmp_path):
+        with pytest.raises(InputError, match=r"is no \.npz file of features; make one with encode"):
+            Features.load(path)
+
+
 def test_a_pickle_in_a_feature_file_does_not_run(tmp_path):
     class Evil:
         def __reduce__(self):
