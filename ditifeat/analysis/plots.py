@@ -28,7 +28,9 @@ def plot_scores(
         MissingDependencyError: if matplotlib is not installed.
     """
     check_plot_suffix(path)
-    figure = load_figure_class()(figsize=(3 + 1.3 * len(ranges), 1.6 + 0.24 * len(names)), layout="constrained")
+    figure = load_figure_class()(
+        figsize=(3 + 1.3 * len(ranges), max(1.6 + 0.24 * len(names), 2.8)), layout="constrained"
+    )
     left, right = figure.subplots(1, 2, sharey=True)
     starts = [f"{lo}-{hi}" for lo, hi in ranges]
     ends = [f"0-{hi}" for _, hi in ranges]
@@ -45,7 +47,7 @@ def plot_scores(
                 color = "white" if value < 0.6 else "black"
                 axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color=color)
     left.set_yticks(range(len(names)), names, fontsize=8)
-    figure.colorbar(image, ax=[left, right], label="AP (r of real-valued attributes)", shrink=0.5)
+    figure.colorbar(image, ax=[left, right], label="AP (r of real values)", shrink=0.9)
     save_figure(figure, path)
 
 
