@@ -55,8 +55,10 @@ def batches(
     [(6, 32, 32, 3), (2, 32, 32, 3)]
     """
     batch_size, start = integer("batch_size", batch_size, 1), integer("start", start, 0)
-    if crop not in ("model", "center") or on_error not in ("raise", "skip"):
-        raise InputError(f"crop = {crop!r} must be model or center, on_error = {on_error!r} raise or skip")
+    if crop not in ("model", "center"):
+        raise InputError(f"crop = {crop!r} must be model or center")
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error = {on_error!r} must be raise or skip")
     report = SourceReport() if report is None else report
 
     def load(source: Source) -> np.ndarray:

@@ -93,8 +93,10 @@ def stream(
     """
     check_encoder(encoder)
     batch_size = integer("batch_size", batch_size, 1)
-    if crop not in ("model", "center") or on_error not in ("raise", "skip"):
-        raise InputError(f"crop = {crop!r} must be model or center, on_error = {on_error!r} raise or skip")
+    if crop not in ("model", "center"):
+        raise InputError(f"crop = {crop!r} must be model or center")
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error = {on_error!r} must be raise or skip")
     return (
         (names, encoder(load_images(rows, encoder.device)))
         for names, rows in batches(images, encoder.config.image, batch_size, crop, on_error, report)

@@ -92,7 +92,7 @@ def test_a_wrong_argument_is_never_skipped():
         ({"batch_size": -1}, "batch_size"),
         ({"batch_size": 2.5}, "batch_size = 2.5 must be an integer"),
         ({"batch_size": 2, "crop": "centre"}, "crop = 'centre' must be model or center"),
-        ({"batch_size": 2, "on_error": "ignore"}, "on_error = 'ignore' raise or skip"),
+        ({"batch_size": 2, "on_error": "ignore"}, "on_error = 'ignore' must be raise or skip"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, words):
