@@ -19,7 +19,7 @@ GREY = torch.tensor([0.299, 0.587, 0.114])
 
 
 def augment(images: Tensor, draws: Tensor) -> Tensor:
-    """One view of each image.
+    """Make one view of each image.
 
     Args:
         images: `(B, 3, H, W)` in [-1, 1].
@@ -27,6 +27,10 @@ def augment(images: Tensor, draws: Tensor) -> Tensor:
 
     Returns:
         `(B, 3, H, W)` in [-1, 1].
+
+    >>> from ditifeat.train.augment import DRAWS, augment
+    >>> augment(torch.zeros(2, 3, 32, 32), torch.rand(2, DRAWS)).shape
+    torch.Size([2, 3, 32, 32])
     """
     u = draws[:, :, None, None, None].unbind(1)
     x = torch.where(u[0] < 0.5, images.flip(-1), images) / 2 + 0.5

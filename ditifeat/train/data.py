@@ -39,6 +39,11 @@ class TrainingImages:
         names: of the images.
         flip: whether each is flipped with probability 1/2 whenever it is trained on.
         seed: of the order.
+
+    >>> from ditifeat.train.data import TrainingImages
+    >>> images = TrainingImages(np.zeros((5, 8, 8, 3), np.uint8), list("abcde"))
+    >>> images.indices(step=0, batch=2).shape, images.first(3).shape
+    ((2,), torch.Size([3, 3, 8, 8]))
     """
 
     def __init__(self, array: np.ndarray, names: list[str], *, flip: bool = True, seed: int = 0):
@@ -103,6 +108,11 @@ def prepare(data: Path, preprocessing: Preprocessing, cache: Path, *, progress: 
     Raises:
         RecipeError: if there is no image to train on, or the cache was made from other images or another preprocessing.
         WriteError: if there is no space for the images, before any is decoded.
+
+    >>> from pathlib import Path
+    >>> from ditifeat.data.preprocessing import Preprocessing
+    >>> prepare(Path("photos"), Preprocessing(32), Path("cache")).array.shape
+    (8, 32, 32, 3)
     """
     about = {"preprocessing": json.loads(json.dumps(asdict(preprocessing))), "files": _files(data)}
     if (cache / "images.json").exists():
@@ -190,6 +200,8 @@ def _decode(
     with tqdm(total=count, initial=start, desc="decoding", unit="image", disable=not progress) as bar:
         for names, rows in batches(data, preprocessing, DECODED, on_error="skip", report=report, start=start):
             done = len(state["names"])
+            if done + len(report.skipped) + len(rows) > count:
+                raise RecipeError(f"{data}: images were added while it was decoded; begin again")
             array[done : done + len(rows)] = rows
             state["names"] += names
             bar.update(len(state["names"]) + len(report.skipped) - bar.n)

@@ -8,14 +8,22 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, distributed
 
+from ditifeat.errors import RecipeError
+
 
 def accelerator() -> Accelerator:
     """Return accelerate's view of this process; nothing else in this package makes one.
 
     Where there is no GPU, `cpu=True` must say so: without it, accelerate finds nothing to form a group of processes over, and
     each trains alone.
+
+    Raises:
+        RecipeError: where the launcher asks for what this machine lacks.
     """
-    return Accelerator(cpu=not torch.accelerator.is_available())
+    try:
+        return Accelerator(cpu=not torch.accelerator.is_available())
+    except (ValueError, ImportError) as error:
+        raise RecipeError(f"accelerate cannot run here as it is configured: {error}") from error
 
 
 class _Gather(torch.autograd.Function):

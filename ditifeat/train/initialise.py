@@ -82,13 +82,15 @@ def initialise_whitened(encoder: EncoderNetwork, images: Tensor) -> Tensor:
         `(d,)`: each code's standard deviation before it was scaled, divided by their root mean square.
 
     Raises:
-        ModelError: if the head has fewer inputs than codes.
+        ModelError: if the head has fewer inputs than codes, or the images are all alike.
     """
     inputs, mean = _inputs(encoder, images)
     variances, components = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
     kept = slice(-encoder.head.out_features, None)
     weight = components[:, kept] / (variances[kept] + WHITENING_RIDGE * variances[kept].mean()).sqrt()
-    _set_head(encoder, mean, weight / (inputs @ weight).std(0).clamp(min=1e-6))
+    std = (inputs @ weight).std(0)
+    # Directions in which these images do not vary, as few images have many, are not scaled up: others may vary there.
+    _set_head(encoder, mean, weight / torch.where(std < 1e-2, 1.0, std))
     return _relative_std(variances[kept]).to(encoder.head.weight.device)
 
 
@@ -123,7 +125,7 @@ def initialise_error_predictive(
         relative to the root mean square of its range.
 
     Raises:
-        ModelError: if the head has fewer inputs than codes.
+        ModelError: if the head has fewer inputs than codes, or the images are all alike.
     """
     encoder = model.encoder
     inputs, mean = _inputs(encoder, images)
@@ -164,7 +166,12 @@ def _inputs(encoder: EncoderNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
     if inputs.shape[1] < encoder.head.out_features:
         raise ModelError(f"{inputs.shape[1]} inputs of the encoder's head do not make more codes than they are")
     mean = inputs.mean(0)
-    return inputs - mean, mean
+    inputs = inputs - mean
+    if not inputs.abs().max() > 1e-6:
+        raise ModelError(
+            f"{len(images)} images that are all alike do not initialise codes; give others, or codes: random"
+        )
+    return inputs, mean
 
 
 def _explained_error(

@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from ditifeat.data.drawing import grid, save_image, to_pixels
-from ditifeat.errors import RecipeError
+from ditifeat.errors import ModelError, RecipeError
 from ditifeat.files import read_tensors, select_prefix, write_tensors
 from ditifeat.train.data import TrainingImages
 from ditifeat.train.engine import accelerator
@@ -248,8 +248,17 @@ class Trainer:
             old.unlink()
 
     def _load(self, path: Path) -> None:
-        tensors, metadata = read_tensors(path)
-        self.step = int(metadata["step"])
+        try:
+            tensors, metadata = read_tensors(path)
+            self._set_state(tensors, int(metadata["step"]))
+        except (ModelError, RuntimeError, KeyError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise RecipeError(
+                f"{path}: does not fit the recipe's networks, or is damaged ({reason}); delete it to go on from the one before"
+            ) from error
+
+    def _set_state(self, tensors: dict[str, Tensor], step: int) -> None:
+        self.step = step
         self.task.trained.load_state_dict(select_prefix(tensors, "trained."))
         self.averaged.module.load_state_dict(select_prefix(tensors, "averaged."))
         state: dict[int, dict[str, Tensor]] = defaultdict(dict)

@@ -59,6 +59,10 @@ def simsiam(predicted_a: Tensor, predicted_b: Tensor, a: Tensor, b: Tensor) -> T
     """Return the negative cosine of each view's prediction and the other's projection, per pair, `(B,)` (SimSiam eq. 2).
 
     All are `(B, p)`; the projections `a` and `b` are constants: no gradient reaches them.
+
+    >>> from ditifeat.train.losses import simsiam
+    >>> simsiam(torch.eye(2), torch.eye(2), torch.eye(2), torch.eye(2))
+    tensor([-1., -1.])
     """
     cosines = (
         functional.cosine_similarity(predicted_a, b.detach()),

@@ -41,8 +41,10 @@ def _stages(recipe: Recipe, data: Path, folder: Path, labels: Any, resume: bool,
     with processes.main_process_first():
         decoded = prepare(data, recipe.image, folder / "data", progress=progress)
     count = len(decoded.names) - recipe.holdout
-    if count < 1:
-        raise RecipeError(f"{data}: has {len(decoded.names)} images, of which the recipe holds out {recipe.holdout}")
+    if count < 2:
+        raise RecipeError(
+            f"{data}: has {len(decoded.names)} images, of which the recipe holds out {recipe.holdout}; at least 2 must be left"
+        )
     if labels is not None:
         _check_labels(labels, recipe, decoded.names)
     images = TrainingImages(decoded.array[:count], decoded.names[:count], flip=recipe.flip, seed=recipe.seed)

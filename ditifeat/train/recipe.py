@@ -186,7 +186,13 @@ def recipe_from_dict(data: Any) -> Recipe:
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Return what `recipe_from_dict` reads: plain lists, dicts, texts and numbers."""
+    """Return what `recipe_from_dict` reads: plain lists, dicts, texts and numbers.
+
+    >>> from ditifeat.train.recipe import load_recipe, recipe_from_dict, recipe_to_dict
+    >>> recipe = load_recipe("images64")
+    >>> recipe_from_dict(recipe_to_dict(recipe)) == recipe
+    True
+    """
     plain = json.loads(json.dumps(asdict(recipe)))
     plain[plain.pop("method")] = plain.pop("section")
     return plain
@@ -226,6 +232,10 @@ def model_config(recipe: Recipe, **changes: Any) -> ModelConfig:
     Args:
         recipe: the recipe.
         changes: what depends on the method: `method` and other attributes of `ModelConfig`.
+
+    >>> from ditifeat.train.recipe import load_recipe, model_config
+    >>> model_config(load_recipe("images64"), method="diti").image.size
+    64
     """
     return ModelConfig(
         name=recipe.name,

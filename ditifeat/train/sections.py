@@ -24,6 +24,10 @@ class Optimiser:
 
     Raises:
         RecipeError: for a value out of its range.
+
+    >>> from ditifeat.train.sections import Optimiser
+    >>> Optimiser(images=1000, batch=32).steps
+    31
     """
 
     images: int
@@ -127,6 +131,10 @@ class CodecRecipe:
     Raises:
         RecipeError: for a path without a VAE.
         ModelError: for a factor out of its range.
+
+    >>> from ditifeat.train.sections import CodecRecipe
+    >>> CodecRecipe("vae", path="org/name").spec.vae, CodecRecipe("vae").spec.vae
+    ('model', 'dm')
     """
 
     kind: Literal["pixels", "unshuffle", "vae"] = "pixels"

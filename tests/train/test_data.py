@@ -124,6 +124,13 @@ def test_damaged_images_are_left_out_and_listed(images, tmp_path, caplog):
         prepare(images, SPEC, tmp_path / "third")
 
 
+def test_images_added_while_decoding_are_noticed(images, tmp_path, monkeypatch):
+    real = module.sources
+    monkeypatch.setattr(module, "sources", lambda data: list(real(data))[:-1])
+    with pytest.raises(RecipeError, match="added while it was decoded"):
+        prepare(images, SPEC, tmp_path / "cache")
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 def test_decoding_goes_on_where_it_was_stopped(images, tmp_path, monkeypatch, damaged):
     if damaged:

@@ -158,11 +158,22 @@ def test_error_predictive_codes_are_reduced_rank_regression_and_the_first_range_
         assert torch.linalg.svdvals(expected.T @ found).min() > 0.999
 
 
+@pytest.mark.parametrize("count", [2, 3, 10])
 @pytest.mark.parametrize("initialise", [initialise_whitened, initialise_error_predictive])
-def test_few_images_give_finite_codes(initialise):
+def test_few_images_give_codes_of_ordinary_size(initialise, count):
+    """Also to other images, which vary where these do not."""
     model = random_model(tiny_recipe())
-    initialise(model if initialise is initialise_error_predictive else model.encoder, smooth_images(10))
-    assert torch.isfinite(model.encoder(smooth_images(20, seed=1))).all()
+    factors = initialise(model if initialise is initialise_error_predictive else model.encoder, smooth_images(count))
+    codes = model.encoder(smooth_images(20, seed=1))
+    assert torch.isfinite(factors).all() and torch.isfinite(codes).all() and codes.abs().max() < 200
+
+
+@pytest.mark.parametrize("images", [smooth_images(1), smooth_images(1).repeat(5, 1, 1, 1)])
+@pytest.mark.parametrize("initialise", [initialise_whitened, initialise_error_predictive])
+def test_images_that_are_all_alike_are_refused(initialise, images):
+    model = random_model(tiny_recipe())
+    with pytest.raises(ModelError, match="all alike"):
+        initialise(model if initialise is initialise_error_predictive else model.encoder, images)
 
 
 def test_more_codes_than_inputs_are_refused():

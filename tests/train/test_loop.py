@@ -107,6 +107,16 @@ def test_old_checkpoints_are_not_overwritten_unasked(tmp_path, no_previews):
         Trainer(make_task("simclr"), make_run(tmp_path), OPTIMISER, "s")
 
 
+@pytest.mark.parametrize("damage", ["cut", "other networks"])
+def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, no_previews, damage):
+    Trainer(make_task("simclr"), make_run(tmp_path), OPTIMISER, "s").train(until=2)
+    (path,) = list_checkpoints(tmp_path / "s-run")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(RecipeError, match=f"{path.name}.*delete it"):
+        Trainer(make_task("simclr" if damage == "cut" else "simsiam"), make_run(tmp_path, resume=True), OPTIMISER, "s")
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     broken = make_task("diti")
     with torch.no_grad():

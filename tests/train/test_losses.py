@@ -38,7 +38,8 @@ def test_simsiam_against_a_loop():
     assert a.grad is None and b.grad is None and pa.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("loss,prediction", [("epsilon", "sample"), ("min_snr", "sample"), ("min_snr", "epsilon")])
+@pytest.mark.parametrize("loss", ["epsilon", "min_snr"])
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_dm_losses_against_a_loop(loss, prediction):
     recipe = tiny_recipe()
     dm_recipe = replace(recipe.dm, loss=loss, prediction=prediction, snr_cap=6.0)
@@ -52,7 +53,9 @@ def test_dm_losses_against_a_loop(loss, prediction):
         x_0 = dm.codec.encode(images[i : i + 1])
         x_t = a.sqrt() * x_0 + (1 - a).sqrt() * noise[i]
         output = dm.unet(x_t, t[i : i + 1]).sample
-        if prediction == "sample":
+        if prediction == "v_prediction":  # v = sqrt(a) eps - sqrt(1 - a) x_0
+            estimate, eps = a.sqrt() * x_t - (1 - a).sqrt() * output, a.sqrt() * output + (1 - a).sqrt() * x_t
+        elif prediction == "sample":
             estimate, eps = output, (x_t - a.sqrt() * output) / (1 - a).sqrt()
         else:
             estimate, eps = (x_t - (1 - a).sqrt() * output) / a.sqrt(), output

@@ -95,6 +95,7 @@ def test_numbers_as_people_write_them(tmp_path, written, lr, images):
         (lambda r: r["encoder"].update(channels=[32, 128, 192]), "encoder_from_dm needs"),
         (lambda r: r["dm"]["unet"].update(attention=[1]), "encoder_from_dm needs"),
         (lambda r: r.update(partition={"k": 1, "d": 4000}), "at most 3072"),
+        (lambda r: r.update(partition={"k": 4, "d": 8, "num_time_steps": 500}), "num_time_steps = 500"),
         (lambda r: r.update(seed=-1), "seed = -1"),
         (lambda r: r.update(seed=2**32), "seed"),
         (lambda r: r.update(holdout=-5), "holdout = -5"),

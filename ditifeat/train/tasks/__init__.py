@@ -14,6 +14,11 @@ TASKS = {
 
 
 def task_class(method: str) -> Any:
-    """Import the task of a method at its first use: torch and diffusers take seconds."""
+    """Import the task of a method at its first use: torch and diffusers take seconds.
+
+    >>> from ditifeat.train.tasks import task_class
+    >>> task_class("diti").section.__name__
+    'DiTiRecipe'
+    """
     module, name = TASKS[method].rsplit(".", 1)
     return getattr(import_module(module), name)

@@ -26,7 +26,7 @@ from ditifeat.train.loop import Task
 from ditifeat.train.recipe import MethodRecipe, Recipe, Settings, model_config
 from ditifeat.train.run import Run
 from ditifeat.train.sections import UNetSpec
-from ditifeat.train.tasks.dm import frozen_dm
+from ditifeat.train.tasks.dm import TIME_STEPS, frozen_dm
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,9 @@ class DiTiRecipe(MethodRecipe):
             raise RecipeError("missing key dm")
         if settings.dm.unet is not None and settings.dm.optimiser is None:
             raise RecipeError("dm: there is no optimiser to train it with")
+        steps = settings.partition.num_time_steps
+        if settings.dm.unet is not None and steps != TIME_STEPS:
+            raise RecipeError(f"partition: num_time_steps = {steps}, but a DM that is trained here has {TIME_STEPS}")
         if self.codes != "random" and settings.encoder_inputs < settings.partition.d:
             raise RecipeError(
                 f"diti: {self.codes} codes are at most {settings.encoder_inputs}, what the encoder's head reads; d is "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from ditifeat.errors import RecipeError
+from ditifeat.files import read_json, write_text
 from ditifeat.model.codec import PixelCodec, VAECodec, load_codec, load_vae
 from ditifeat.model.config import DMReference
 from ditifeat.model.diffusion import DiffusionModel, check_fit
@@ -20,12 +23,20 @@ from ditifeat.train.recipe import Recipe, model_config
 from ditifeat.train.run import Run
 from ditifeat.train.sections import DMRecipe, UNetSpec
 
+TIME_STEPS = 1000
+
 # The published schedule: linear from 1e-4 to 0.02 in 1000 time-steps.
-SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
+SCHEDULER = {"num_train_timesteps": TIME_STEPS, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 
 
 def build_unet(spec: UNetSpec, channels: int, size: int) -> UNet2DModel:
-    """Return a random `UNet2DModel` over maps of `channels` x `size` x `size`."""
+    """Return a random `UNet2DModel` over maps of `channels` x `size` x `size`.
+
+    >>> from ditifeat.train.sections import UNetSpec
+    >>> from ditifeat.train.tasks.dm import build_unet
+    >>> build_unet(UNetSpec((32, 64), layers=1), channels=12, size=16).config.block_out_channels
+    (32, 64)
+    """
     guided = spec.style == "guided"
     plain = "Resnet{}sampleBlock2D" if guided else "{}Block2D"
     levels = range(len(spec.channels))
@@ -86,7 +97,7 @@ def frozen_dm(run: Run) -> tuple[DiffusionModel, DMReference]:
     if recipe.dm is None:
         raise RecipeError("missing key dm")
     if recipe.dm.pretrained is not None:
-        return _pretrained(recipe, recipe.dm.pretrained)
+        return _pretrained(run, recipe.dm.pretrained)
     folder = run.folder / "dm"
     dm = build_dm(recipe)
     if not (folder / "model_index.json").exists():
@@ -100,11 +111,27 @@ def frozen_dm(run: Run) -> tuple[DiffusionModel, DMReference]:
     return DiffusionModel.load(folder, dm.codec), DMReference()
 
 
-def _pretrained(recipe: Recipe, name: str) -> tuple[DiffusionModel, DMReference]:
+def _pretrained(run: Run, name: str) -> tuple[DiffusionModel, DMReference]:
+    recipe = run.recipe
     folder, reference = resolve_dm(name, vae=recipe.codec.kind == "vae" and recipe.codec.path is None)
     dm = DiffusionModel.load(folder, build_codec(recipe, folder))
     check_fit(dm.unet, dm.codec, model_config(recipe), folder)
+    _check_same_weights(run.folder / "dm.json", name, dm)
     return dm, reference
+
+
+def _check_same_weights(path: Path, name: str, dm: DiffusionModel) -> None:
+    """A folder may have got another DM since the run began, and a branch on the Hub another commit."""
+    if not accelerator().is_main_process:
+        return
+    digest = hashlib.sha256()
+    for key, value in dm.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.contiguous().numpy().data)
+    if not path.exists():
+        write_text(path, json.dumps({"dm": name, "sha256": digest.hexdigest()}) + "\n")
+    elif read_json(path)["sha256"] != digest.hexdigest():
+        raise RecipeError(f"{name}: its weights are not those that the run was begun with; use another output folder")
 
 
 class DMTask(Task):
