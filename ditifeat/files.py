@@ -26,7 +26,7 @@ _WRITING: set[str] = set()  # names of this process's temporary files; others wi
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
-    """Has `write` fill a temporary file beside `path`, syncs it to disk, and only then gives it its name.
+    """Have `write` fill a temporary file beside `path`, sync it to disk, and only then give it its name.
 
     Writers of the same path in other threads and processes do not disturb each other: the last one's file stays.
     Temporary files that dead processes left of the same name are removed.
@@ -65,7 +65,7 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Refuses, before long work, a path that its result could not be written to.
+    """Refuse, before long work, a path that its result could not be written to.
 
     Raises:
         WriteError: if no file can be made in its folder, or it is a folder itself.
@@ -83,7 +83,7 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Locks a folder for one writer: `with exclusive(folder): ...`. The lock ends with its process, however that ends.
+    """Lock a folder for one writer: `with exclusive(folder): ...`. The lock ends with its process, however that ends.
 
     Its file, `.lock`, stays: removing it would let a third writer in beside one that waits for it.
 
@@ -116,7 +116,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def _sync(path: Path) -> None:
-    """Has the disk hold what was written; a folder's sync makes a renaming last."""
+    """Have the disk hold what was written; a folder's sync makes a renaming last."""
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -155,12 +155,12 @@ def _write_error(path: Path, error: OSError) -> WriteError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, as `atomic_write`."""
+    """Write a text file in UTF-8, as `atomic_write`."""
     atomic_write(path, lambda partial: partial.write_text(text, "utf-8"))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file, as `atomic_write`."""
+    """Write a safetensors file, as `atomic_write`."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -176,7 +176,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A safetensors file's tensors and metadata.
+    """Return a safetensors file's tensors and metadata.
 
     Raises:
         MissingFileError: if it does not exist.
@@ -199,7 +199,7 @@ DTYPES = ("torch.float32", "torch.float16", "torch.bfloat16")
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file, 64 hex digits.
+    """Return the sha256 of a file, 64 hex digits.
 
     Raises:
         MissingFileError: if it does not exist.
@@ -220,7 +220,7 @@ def sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file in UTF-8.
+    """Return a JSON file in UTF-8.
 
     Raises:
         MissingFileError: if it does not exist.
@@ -242,7 +242,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Gives `module`, built on the meta device, its float32 weights: every key, shape and type checked first.
+    """Give `module`, built on the meta device, its float32 weights: every key, shape and type checked first.
 
     Raises:
         ModelError: for a missing, extra or misshapen tensor, another type than a float, or values that are not finite.
@@ -266,5 +266,5 @@ def _some(keys: list[str]) -> str:
 
 
 def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose key begins with `prefix`, without it."""
+    """Return the tensors whose key begins with `prefix`, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

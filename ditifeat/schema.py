@@ -22,7 +22,7 @@ SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
 def integer(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
-    """An argument that must be an integer, optionally within `low..high`; NumPy's and torch's integers are.
+    """Check an argument that must be an integer, optionally within `low..high`; NumPy's and torch's integers are.
 
     Raises:
         InputError: for another type (2.5, "3", True) or a value out of range, with the argument's name.
@@ -47,7 +47,7 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
 # huggingface_hub's `strict` checks no frozen dataclass (it hooks `__setattr__`), and dacite loses the place in tuples,
 # unions and `__post_init__`, which is what a message of ours must say; both take True for 1.
 def from_dict(kind: type[T], data: Any, where: str = "") -> T:
-    """Plain lists and dicts to the dataclass `kind`, every key and type checked; lists become tuples.
+    """Convert plain lists and dicts to the dataclass `kind`, every key and type checked; lists become tuples.
 
     Numbers: an integer is taken for a float, 1e6 for an integer (it is one), "1e-4" for a number (YAML reads it as a
     string); True, NaN and infinity are not numbers.

@@ -57,15 +57,15 @@ class PixelCodec(nn.Module):
     bounded = True
 
     def encode(self, image: Tensor) -> Tensor:
-        """Images `(B, 3, H, W)` in [-1, 1] to the DM's space `(B, *shape(H))`."""
+        """Map images `(B, 3, H, W)` in [-1, 1] to the DM's space `(B, *shape(H))`."""
         return image
 
     def decode(self, code: Tensor) -> Tensor:
-        """The DM's space `(B, C, h, w)` back to images `(B, 3, H, W)`."""
+        """Map the DM's space `(B, C, h, w)` back to images `(B, 3, H, W)`."""
         return code
 
     def shape(self, size: int) -> tuple[int, int, int]:
-        """`(C, h, w)` in the DM's space of a `size` x `size` image.
+        """Return `(C, h, w)` in the DM's space of a `size` x `size` image.
 
         Raises:
             ModelError: if the codec cannot divide so many pixels.
@@ -138,7 +138,7 @@ class VAECodec(PixelCodec):
         return config.get("vq_embed_dim") or config["latent_channels"], side, side
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes the VAE's diffusers folder."""
+        """Write the VAE's diffusers folder."""
         from ditifeat.model.diffusers_folder import write_network
 
         write_network(self.vae, folder, dtype)
@@ -151,7 +151,7 @@ def _divided(size: int, factor: int) -> int:
 
 
 def load_codec(spec: CodecSpec, folder: Path | None = None, dm_folder: Path | None = None) -> PixelCodec:
-    """The codec of a configuration.
+    """Return the codec of a configuration.
 
     Args:
         spec: which.
@@ -176,12 +176,12 @@ def load_codec(spec: CodecSpec, folder: Path | None = None, dm_folder: Path | No
 
 
 def vae_folder(folder: Path) -> Path | None:
-    """The folder of the VAE in a latent DM's folder, if there is one."""
+    """Return the folder of the VAE in a latent DM's folder, if there is one."""
     return next((folder / name for name in VAE_FOLDERS if (folder / name / "config.json").is_file()), None)
 
 
 def load_vae(folder: Path) -> nn.Module:
-    """A diffusers `AutoencoderKL` or `VQModel` from its folder, in float32; keys, bounds, shapes and types checked.
+    """Return a diffusers `AutoencoderKL` or `VQModel` from its folder, in float32; keys, bounds, shapes and types checked.
 
     Raises:
         ModelError: if it is missing, of another class, or does not fit its configuration.

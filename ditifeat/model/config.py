@@ -104,7 +104,7 @@ class ModelConfig:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The checked `config.json` of a model folder.
+    """Return the checked `config.json` of a model folder.
 
     Raises:
         MissingFileError: if the folder or the file does not exist.
@@ -124,7 +124,7 @@ def read_config(folder: Path) -> ModelConfig:
 
 @contextmanager
 def configured_last(folder: Path, config: ModelConfig) -> Iterator[None]:
-    """Removes `config.json` before a model is written, and writes it after: a folder that has one is whole.
+    """Remove `config.json` before a model is written, and write it after: a folder that has one is whole.
 
     Raises:
         WriteError: if it cannot be written.

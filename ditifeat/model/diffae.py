@@ -64,7 +64,7 @@ class DiffAE(GenerativeModel):
 
     @torch.no_grad()
     def noise(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """The noise that the DM predicts in `x_t` under the code, `(B, *noise_shape)`.
+        """Return the noise that the DM predicts in `x_t` under the code, `(B, *noise_shape)`.
 
         Args:
             x_t: noisy images in the DM's space, `(B, *noise_shape)`.
@@ -84,7 +84,7 @@ class DiffAE(GenerativeModel):
 
     @classmethod
     def load(cls, folder: str | Path) -> DiffAE:
-        """Reads a model folder.
+        """Read a model folder.
 
         Returns:
             The model on the CPU, in float32 and eval mode, without gradients.
@@ -112,7 +112,7 @@ class DiffAE(GenerativeModel):
         return model.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes the model folder: configuration, encoder, conditional DM, and the VAE if there is one.
+        """Write the model folder: configuration, encoder, conditional DM, and the VAE if there is one.
 
         Args:
             folder: the model folder; one that is there is overwritten.

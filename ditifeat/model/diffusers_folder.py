@@ -33,7 +33,7 @@ LIMITS = {
 
 
 def build_from_config(folder: Path, classes: Mapping[str, type], defaults: Mapping[str, Any] | None = None) -> Any:
-    """The network that a folder's `config.json` describes, on the meta device.
+    """Return the network that a folder's `config.json` describes, on the meta device.
 
     Args:
         folder: a diffusers folder.
@@ -54,16 +54,30 @@ def build_from_config(folder: Path, classes: Mapping[str, type], defaults: Mappi
     unknown = sorted(set(values) - set(inspect.signature(classes[name].__init__).parameters))  # type: ignore[misc]
     if unknown:
         raise ModelError(f"{path}: unknown key {', '.join(unknown)}")
-    _check_bounds(values, str(path))
+    return build_network(classes[name], values, str(path))
+
+
+def build_network(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    """Return a diffusers network on the meta device.
+
+    Args:
+        kind: its class.
+        values: the arguments of its constructor.
+        where: what they come from, for messages.
+
+    Raises:
+        ModelError: for a number out of bounds, or what diffusers cannot build.
+    """
+    _check_bounds(values, where)
     try:
         with torch.device("meta"):
-            return classes[name](**values)
+            return kind(**values)
     except Exception as error:  # whatever a wrong value leads to inside diffusers
-        raise ModelError(f"{path}: diffusers cannot build it ({error})") from error
+        raise ModelError(f"{where}: diffusers cannot build it ({error})") from error
 
 
 def read_weights(network: nn.Module, folder: Path) -> None:
-    """Gives a network, built on the meta device, the weights of its folder.
+    """Give a network, built on the meta device, the weights of its folder.
 
     Raises:
         ModelError: if they are missing, or do not fit.
@@ -78,14 +92,14 @@ def read_weights(network: nn.Module, folder: Path) -> None:
 
 
 def write_network(network: nn.Module, folder: Path, dtype: torch.dtype) -> None:
-    """Writes a folder that `from_pretrained` of the network's class reads, too."""
+    """Write a folder that `from_pretrained` of the network's class reads, too."""
     tensors: dict[str, Tensor] = {key: value.to(dtype) for key, value in network.state_dict().items()}
     write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
     write_network_config(network, folder)
 
 
 def write_network_config(network: Any, folder: Path) -> None:
-    """Writes the `config.json` of a diffusers network."""
+    """Write the `config.json` of a diffusers network."""
     kept = {key: value for key, value in network.config.items() if not key.startswith("_")}
     write_text(folder / "config.json", json.dumps({"_class_name": type(network).__name__, **kept}, indent=2) + "\n")
 

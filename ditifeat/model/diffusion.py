@@ -41,25 +41,25 @@ class DiffusionModel(nn.Module):
         self.codec = codec if codec is not None else PixelCodec()
 
     def features(self, x_t: Tensor, t: Tensor) -> DownPath:
-        """The U-Net's down path at `x_t` `(B, C, h, w)`, `t` int `(B,)`, shared by the DM and the estimator."""
+        """Return the U-Net's down path at `x_t` `(B, C, h, w)`, `t` int `(B,)`, shared by the DM and the estimator."""
         return down_path(self.unet, x_t, t)
 
     def noise_from(self, features: DownPath, x_t: Tensor, t: Tensor) -> Tensor:
-        """`eps_theta(x_t, t)` from the down path's features."""
+        """Return `eps_theta(x_t, t)` from the down path's features."""
         return self.schedule.to_noise(up_path(self.unet, features, features.time_embedding), x_t, t)
 
     def noise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """`eps_theta(x_t, t)`, `(B, C, h, w)`."""
+        """Return `eps_theta(x_t, t)`, `(B, C, h, w)`."""
         return self.noise_from(self.features(x_t, t), x_t, t)
 
     @torch.no_grad()
     def sample(self, x_T: Tensor, steps: int = 50) -> Tensor:
-        """Unconditional images `(B, 3, H, W)` in [-1, 1] from `x_T` `(B, C, h, w)`, by DDIM."""
+        """Sample unconditional images `(B, 3, H, W)` in [-1, 1] from `x_T` `(B, C, h, w)`, by DDIM."""
         return self.codec.decode(ddim_sample(self.noise, self.schedule, x_T, steps, bounded=self.codec.bounded))
 
     @classmethod
     def load(cls, folder: Path, codec: PixelCodec | None = None, heads: int | None = None) -> DiffusionModel:
-        """Reads a diffusers folder (`unet/` and `scheduler/`, or both flat as google/ddpm-* have them).
+        """Read a diffusers folder (`unet/` and `scheduler/`, or both flat as google/ddpm-* have them).
 
         Args:
             folder: the folder.
@@ -84,7 +84,7 @@ class DiffusionModel(nn.Module):
         return cls(unet, read_scheduler(scheduler_folder), codec)
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float32, *, vae: bool = True) -> None:
-        """Writes a diffusers folder, which `DDPMPipeline` reads over pixels, and `LDMPipeline` over a VAE's latents.
+        """Write a diffusers folder, which `DDPMPipeline` reads over pixels, and `LDMPipeline` over a VAE's latents.
 
         Args:
             folder: the folder.
@@ -105,7 +105,7 @@ class DiffusionModel(nn.Module):
 
 
 def read_unet_config(folder: Path) -> UNet2DModel:
-    """The U-Net of a folder's `config.json` on the meta device, without weights; every key and bound checked.
+    """Return the U-Net of a folder's `config.json` on the meta device, without weights; every key and bound checked.
 
     Raises:
         ModelError: for a configuration that is no unconditional DDPM's.
@@ -116,7 +116,7 @@ def read_unet_config(folder: Path) -> UNet2DModel:
 
 
 def check_fit(unet: UNet2DModel, codec: PixelCodec, config: ModelConfig, folder: Path) -> None:
-    """Refuses a U-Net that cannot read what the codec makes of the model's images.
+    """Refuse a U-Net that cannot read what the codec makes of the model's images.
 
     Raises:
         ModelError: with the numbers that differ.

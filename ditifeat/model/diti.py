@@ -110,7 +110,7 @@ class DiTi(GenerativeModel):
         return output if self.config.estimator_output == "gradient" else self.dm.schedule.at("v_shift", t) * output
 
     def cumulative_code(self, z: Tensor, t: Tensor, *, detach: bool = False) -> Tensor:
-        """`z_bar_t` `(B, d)`: the code with every dimension of a later subset set to 0 (DiTi section 4.2).
+        """Return `z_bar_t` `(B, d)`: the code with every dimension of a later subset set to 0 (DiTi section 4.2).
 
         Args:
             z: codes `(B, d)`.
@@ -125,7 +125,7 @@ class DiTi(GenerativeModel):
 
     @torch.no_grad()
     def frozen_noise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """`eps_theta(x_t, t)` of the frozen DM, `(B, *noise_shape)`.
+        """Return `eps_theta(x_t, t)` of the frozen DM, `(B, *noise_shape)`.
 
         Args:
             x_t: noisy images in the DM's space, `(B, *noise_shape)`.
@@ -138,7 +138,7 @@ class DiTi(GenerativeModel):
         return self.dm.noise(x_t, t)
 
     def shift(self, x_t: Tensor, t: Tensor, z: Tensor, *, cumulative: bool = True) -> Tensor:
-        """`G(x_t, z_bar_t, t)`, `(B, *noise_shape)` (DiTi eq. 5), with gradients to `z` and the estimator.
+        """Return `G(x_t, z_bar_t, t)`, `(B, *noise_shape)` (DiTi eq. 5), with gradients to `z` and the estimator.
 
         Args:
             x_t, t: as `frozen_noise`.
@@ -163,7 +163,7 @@ class DiTi(GenerativeModel):
         cumulative: bool = True,
         coefficient: Coefficient = "published",
     ) -> Tensor:
-        """The shifted noise `eps_theta - sqrt(1 - alpha_bar_t) G`, `(B, *noise_shape)`.
+        """Return the shifted noise `eps_theta - sqrt(1 - alpha_bar_t) G`, `(B, *noise_shape)`.
 
         Args:
             x_t, t: as `frozen_noise`.
@@ -189,7 +189,7 @@ class DiTi(GenerativeModel):
     def losses(
         self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off", weighting: str = "published"
     ) -> Losses:
-        """Losses per image; see `loss`. `weighting`, one of `WEIGHTINGS`, takes the place of `w_t`."""
+        """Return losses per image; see `loss`. `weighting`, one of `WEIGHTINGS`, takes the place of `w_t`."""
         if detach not in ("off", "on", "both"):
             raise InputError(f"detach = {detach!r} is not one of off, on, both")
         self._check_images(x_0)
@@ -210,7 +210,7 @@ class DiTi(GenerativeModel):
         return Losses(total, weight * frozen)
 
     def loss(self, x_0: Tensor, t: Tensor, noise: Tensor, detach: Detach = "off") -> Tensor:
-        """`mean w_t || eps - (eps_theta(x_t, t) + c_t G(x_t, z_bar_t, t)) ||^2` (DiTi eq. 6), a scalar.
+        """Return `mean w_t || eps - (eps_theta(x_t, t) + c_t G(x_t, z_bar_t, t)) ||^2` (DiTi eq. 6), a scalar.
 
         Args:
             x_0: images `(B, 3, H, W)` in [-1, 1].
@@ -229,7 +229,7 @@ class DiTi(GenerativeModel):
 
     @classmethod
     def load(cls, folder: str | Path) -> DiTi:
-        """Reads a model folder whose DM lies in it; `ditifeat.load_encoder(name).model` fetches one that does not.
+        """Read a model folder whose DM lies in it; `ditifeat.load_encoder(name).model` fetches one that does not.
 
         Returns:
             The model on the CPU, in float32 and eval mode, without gradients.
@@ -250,7 +250,7 @@ class DiTi(GenerativeModel):
 
     @classmethod
     def assemble(cls, config: ModelConfig, folder: Path, dm_folder: Path) -> DiTi:
-        """Reads a model whose frozen DM lies in `dm_folder`; otherwise as `load`."""
+        """Read a model whose frozen DM lies in `dm_folder`; otherwise as `load`."""
         dm = DiffusionModel.load(dm_folder, load_codec(config.codec, folder, dm_folder), config.dm.attention_heads)
         check_fit(dm.unet, dm.codec, config, dm_folder)
         encoder, mean, std = read_encoder(folder, config.encoder, config.image.size, config.latent_dim)
@@ -263,7 +263,7 @@ class DiTi(GenerativeModel):
         return model.requires_grad_(False).eval()
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes the model folder: configuration, encoder, estimator and, unless it is a reference, the DM.
+        """Write the model folder: configuration, encoder, estimator and, unless it is a reference, the DM.
 
         Args:
             folder: the model folder; one that is there is overwritten.

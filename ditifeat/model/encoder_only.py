@@ -32,7 +32,7 @@ class EncoderOnly(nn.Module):
         self.register_buffer("std", torch.ones(config.latent_dim))
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes the model folder: configuration and encoder.
+        """Write the model folder: configuration and encoder.
 
         Args:
             folder: the model folder; one that is there is overwritten.

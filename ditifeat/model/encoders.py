@@ -191,19 +191,19 @@ class EncoderNetwork(nn.Module):
         self.flip_average = flip_average
 
     def inputs(self, images: Tensor) -> Tensor:
-        """What the head reads of images `(B, 3, S, S)`: `(B, trunk.outputs)`."""
+        """Return what the head reads of images `(B, 3, S, S)`: `(B, trunk.outputs)`."""
         maps: Tensor = self.trunk(torch.cat([images, images.flip(-1)]) if self.flip_average else images)
         flat = maps.flatten(1)
         return flat.unflatten(0, (2, -1)).mean(0) if self.flip_average else flat
 
     def forward(self, images: Tensor) -> Tensor:
-        """Codes `(B, d)` of images `(B, 3, S, S)` in [-1, 1]."""
+        """Return codes `(B, d)` of images `(B, 3, S, S)` in [-1, 1]."""
         codes: Tensor = self.head(self.inputs(images))
         return codes
 
 
 def build_encoder(spec: EncoderSpec, image_size: int, latent_dim: int) -> EncoderNetwork:
-    """The encoder network for images of `image_size` pixels per side.
+    """Return the encoder network for images of `image_size` pixels per side.
 
     Raises:
         ModelError: if the image cannot be halved so often, or the head would be too large.
@@ -217,7 +217,7 @@ def build_encoder(spec: EncoderSpec, image_size: int, latent_dim: int) -> Encode
 
 
 def write_encoder(folder: Path, encoder: nn.Module, mean: Tensor, std: Tensor, dtype: torch.dtype) -> None:
-    """Writes what `read_encoder` reads: the network in `dtype`, its codes' mean and std in float32."""
+    """Write what `read_encoder` reads: the network in `dtype`, its codes' mean and std in float32."""
     tensors = {f"encoder.{key}": value.to(dtype) for key, value in encoder.state_dict().items()}
     write_tensors(folder / "model.safetensors", tensors | {"code.mean": mean, "code.std": std})
 
@@ -225,7 +225,7 @@ def write_encoder(folder: Path, encoder: nn.Module, mean: Tensor, std: Tensor, d
 def read_encoder(
     folder: Path, spec: EncoderSpec, image_size: int, latent_dim: int
 ) -> tuple[EncoderNetwork, Tensor, Tensor]:
-    """The encoder of a model folder, in eval mode, and its codes' mean and std `(d,)`.
+    """Return the encoder of a model folder, in eval mode, and its codes' mean and std `(d,)`.
 
     Raises:
         ModelError: if the weights are missing or do not fit the configuration.

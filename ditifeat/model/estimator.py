@@ -64,7 +64,7 @@ def _random_copy(unet: UNet2DModel) -> UNet2DModel:
 
 
 def _take_code(module: nn.Module, width: int) -> None:
-    """Replaces every residual block by one that takes a code's embedding beside the time's, `width` numbers each."""
+    """Replace every residual block by one that takes a code's embedding beside the time's, `width` numbers each."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, ResnetBlock2D):
@@ -92,7 +92,7 @@ class ConditionalUNet(nn.Module):
         self.train()  # a frozen U-Net's copy would have no dropout
 
     def forward(self, x_t: Tensor, t: Tensor, code: Tensor) -> Tensor:
-        """What the U-Net predicts, `(B, C, h, w)`, at `x_t` `(B, C, h, w)`, `t` int `(B,)`, under the code `(B, d)`."""
+        """Return what the U-Net predicts, `(B, C, h, w)`, at `x_t` `(B, C, h, w)`, `t` int `(B,)`, under the code `(B, d)`."""
         features = down_path(self.unet, x_t, t, self.code_embedding(code))
         return up_path(self.unet, features, features.time_embedding)
 
@@ -130,7 +130,7 @@ class GradientEstimator(nn.Module):
         self.train()  # a frozen U-Net's copy would have no dropout
 
     def forward(self, features: DownPath, code: Tensor) -> Tensor:
-        """The estimator's output `(B, C, h, w)` for the DM's `features` at `x_t` and the code `(B, d)`."""
+        """Return the estimator's output `(B, C, h, w)` for the DM's `features` at `x_t` and the code `(B, d)`."""
         # torch 2.13's CPU backward of GroupNorm crashes on a channels-last input that takes no gradient.
         features = DownPath(
             features.bottleneck.contiguous(),

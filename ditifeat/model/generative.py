@@ -40,7 +40,7 @@ class GenerativeModel(nn.Module):
         raise NotImplementedError
 
     def invert(self, x_0: Tensor, z: Tensor | None, steps: int = 100, solver: Solver = "ddim") -> Tensor:
-        """The `x_T` whose sampling gives the images back, `(B, *noise_shape)` (DDIM, Song et al. 2021).
+        """Return the `x_T` whose sampling gives the images back, `(B, *noise_shape)` (DDIM, Song et al. 2021).
 
         Args:
             x_0: images `(B, 3, S, S)` in [-1, 1].
@@ -61,7 +61,7 @@ class GenerativeModel(nn.Module):
     def sample(
         self, x_T: Tensor, z: Tensor | None, steps: int = 100, *, cumulative: bool = True, solver: Solver = "ddim"
     ) -> Tensor:
-        """Images `(B, 3, S, S)` in [-1, 1], but for the solver's overshoot, from `x_T` (DiTi section 5.2).
+        """Sample images `(B, 3, S, S)` in [-1, 1], but for the solver's overshoot, from `x_T` (DiTi section 5.2).
 
         Args:
             x_T: `(B, *noise_shape)`: standard normal, or of `invert` by the same solver.
@@ -86,7 +86,7 @@ class GenerativeModel(nn.Module):
             raise InputError(f"images have shape {tuple(images.shape)}, expected (B, 3, {size}, {size})")
 
     def _check(self, x_t: Tensor, t: Tensor, z: Tensor | None = None) -> None:
-        """Refuses shapes that would be broadcast, and time-steps that would be counted from the end."""
+        """Refuse shapes that would be broadcast, and time-steps that would be counted from the end."""
         if x_t.ndim != 4 or x_t.shape[1:] != self.noise_shape:
             expected = ", ".join(map(str, self.noise_shape))
             raise InputError(f"x_t, x_T and noise have shape {tuple(x_t.shape)}, expected (B, {expected})")

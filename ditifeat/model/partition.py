@@ -76,11 +76,11 @@ class TimeStepPartition:
             )
 
     def subset(self, t: Any) -> Any:
-        """Index of the subset of time-step `t`: an int, or an integer array or tensor in `[0, T)`; same type out."""
+        """Return index of the subset of time-step `t`: an int, or an integer array or tensor in `[0, T)`; same type out."""
         return t * self.k // self.num_time_steps
 
     def time_steps_of_subset(self, subset: int) -> range:
-        """The time-steps `t` whose subset is `subset`.
+        """Return the time-steps `t` whose subset is `subset`.
 
         Raises:
             InputError: if it is not within `0..k-1`.
@@ -90,7 +90,7 @@ class TimeStepPartition:
         return range(first, last)
 
     def subsets_of_time_steps(self, lo: int, hi: int) -> range:
-        """The subsets whose first time-step is within `lo..hi-1`.
+        """Return the subsets whose first time-step is within `lo..hi-1`.
 
         Raises:
             InputError: if `lo..hi` are not rising time-steps, or no subset begins there.
@@ -111,7 +111,7 @@ class TimeStepPartition:
 
     @cached_property
     def boundaries(self) -> tuple[int, ...]:
-        """First dimension of each subset, and `d` at the end: `k + 1` rising numbers."""
+        """Return first dimension of each subset, and `d` at the end: `k + 1` rising numbers."""
         if not self.stages:
             return tuple(self.d * i // self.k for i in range(self.k + 1))
         sizes = [0] * self.k
@@ -126,7 +126,7 @@ class TimeStepPartition:
         return (0, *(int(n) for n in np.cumsum(sizes)))
 
     def dims_of_subsets(self, lo: int, hi: int | None = None) -> slice:
-        """The dimensions of subset `lo`, or of subsets `lo..hi-1`.
+        """Return the dimensions of subset `lo`, or of subsets `lo..hi-1`.
 
         Raises:
             InputError: if the subsets are not within `0..k`, or hold no dimension.
@@ -138,7 +138,7 @@ class TimeStepPartition:
         return dims
 
     def dims_of_time_steps(self, lo: int, hi: int) -> slice:
-        """The dimensions of the subsets whose first time-step is within `lo..hi-1`.
+        """Return the dimensions of the subsets whose first time-step is within `lo..hi-1`.
 
         Raises:
             InputError: if `lo..hi` are not rising time-steps, or no subset with a dimension begins there.
@@ -148,7 +148,7 @@ class TimeStepPartition:
 
     @cached_property
     def ranges(self) -> tuple[tuple[int, int], ...]:
-        """The ranges of time-steps worth a line in a report: the stages, or ten equal parts, or as few as there are subsets.
+        """Return the ranges of time-steps worth a line in a report: the stages, or ten equal parts, or as few as there are subsets.
 
         They cover `0..T` without a gap: a part whose subsets hold no dimension joins the next one, or at the end the last.
         """
@@ -165,15 +165,15 @@ class TimeStepPartition:
 
     @cached_property
     def subset_of_dim(self) -> np.ndarray:
-        """Subset of each dimension, int64 `(d,)`."""
+        """Return subset of each dimension, int64 `(d,)`."""
         return np.repeat(np.arange(self.k), np.diff(self.boundaries))
 
     def subset_masks(self) -> np.ndarray:
-        """Which dimensions are of subset `i`: bool `(k, d)`."""
+        """Return which dimensions are of subset `i`: bool `(k, d)`."""
         return np.arange(self.k)[:, None] == self.subset_of_dim
 
     def cumulative_masks(self) -> np.ndarray:
-        """Which dimensions the cumulative code keeps at subset `i`, that is subsets `0..i`: bool `(k, d)`."""
+        """Return which dimensions the cumulative code keeps at subset `i`, that is subsets `0..i`: bool `(k, d)`."""
         return np.arange(self.k)[:, None] >= self.subset_of_dim
 
 

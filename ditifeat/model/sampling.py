@@ -20,7 +20,7 @@ NoiseFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def ddim_grid(num_time_steps: int, steps: int) -> list[int]:
-    """Rising time-steps of DDIM, exactly `steps`: `range(0, T, T // steps)` as published where `steps` divides T.
+    """Return rising time-steps of DDIM, exactly `steps`: `range(0, T, T // steps)` as published where `steps` divides T.
 
     Elsewhere `floor(i T / steps)`, evenly spaced (the published range would have more: 31 for 30, 500 for 400).
 
@@ -55,7 +55,7 @@ def _ddim_step(
 def ddim_sample(
     noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tensor, steps: int, *, bounded: bool = True
 ) -> Tensor:
-    """Samples by DDIM as published: from `x_T` to `x_0`, both `(B, C, h, w)`; the last step goes to alpha_bar = 1.
+    """Sample by DDIM as published: from `x_T` to `x_0`, both `(B, C, h, w)`; the last step goes to alpha_bar = 1.
 
     Args:
         noise: `eps(x_t, t)`.
@@ -79,7 +79,7 @@ def ddim_sample(
 def ddim_invert(
     noise: NoiseFunction, schedule: NoiseSchedule, x_0: Tensor, steps: int, *, bounded: bool = True
 ) -> Tensor:
-    """Inverts by DDIM as published: from `x_0` to `x_T`, both `(B, C, h, w)`; the last step goes to alpha_bar = 0.
+    """Invert by DDIM as published: from `x_0` to `x_T`, both `(B, C, h, w)`; the last step goes to alpha_bar = 0.
 
     Args and errors are those of `ddim_sample`.
     """
@@ -92,7 +92,7 @@ def ddim_invert(
 
 
 def fixed_point_grid(num_time_steps: int, steps: int) -> list[int]:
-    """`steps + 1` rising time-steps of the fixed-point solver, denser early: `0.01 T + 0.94 T (i / steps)^1.5`.
+    """Return `steps + 1` rising time-steps of the fixed-point solver, denser early: `0.01 T + 0.94 T (i / steps)^1.5`.
 
     Below its first, the DM's noise of a real image is mostly the DM's own error, and would be carried into `x_T`.
 
@@ -128,7 +128,7 @@ def _transfer(x: Tensor, eps: Tensor, alpha_bar: Tensor, target: Tensor) -> Tens
 
 @torch.no_grad()
 def fixed_point_sample(noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tensor, steps: int) -> Tensor:
-    """Samples by DDIM from the last time-step of `fixed_point_grid` to its first, without clamping.
+    """Sample by DDIM from the last time-step of `fixed_point_grid` to its first, without clamping.
 
     Args:
         noise: `eps(x_t, t)`.
@@ -152,7 +152,7 @@ def fixed_point_sample(noise: NoiseFunction, schedule: NoiseSchedule, x_T: Tenso
 
 @torch.no_grad()
 def fixed_point_invert(noise: NoiseFunction, schedule: NoiseSchedule, x_0: Tensor, steps: int) -> Tensor:
-    """Inverts `fixed_point_sample`, in as many evaluations: from `x_0` to `x_T`, both `(B, C, h, w)`.
+    """Invert `fixed_point_sample`, in as many evaluations: from `x_0` to `x_T`, both `(B, C, h, w)`.
 
     A step of sampling takes its noise where it starts. So its inverse needs the noise where it ends, and evaluates it at a
     prediction of that place by the last step's noise: one round of the fixed-point iteration of exact inversion (Pan et
@@ -173,7 +173,7 @@ def fixed_point_invert(noise: NoiseFunction, schedule: NoiseSchedule, x_0: Tenso
 
 
 def slerp(a: Tensor, b: Tensor, amount: float) -> Tensor:
-    """Interpolates spherically between two batches `(B, ...)`, image by image (Shoemake 1985; DDIM eq. 68).
+    """Interpolate spherically between two batches `(B, ...)`, image by image (Shoemake 1985; DDIM eq. 68).
 
     Args:
         a, b: what 0 and 1 give.

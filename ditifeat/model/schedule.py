@@ -24,7 +24,7 @@ SCHEDULERS = (
 
 
 def read_scheduler(folder: Path) -> dict[str, Any]:
-    """A diffusers scheduler's `scheduler_config.json`, checked.
+    """Return a diffusers scheduler's `scheduler_config.json`, checked.
 
     Raises:
         MissingFileError: if it does not exist.
@@ -42,7 +42,7 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
 
 
 def scheduler_betas(config: dict[str, Any]) -> Tensor:
-    """Betas, float64 `(T,)`, of a diffusers scheduler's configuration (linear, scaled, cosine, trained).
+    """Return betas, float64 `(T,)`, of a diffusers scheduler's configuration (linear, scaled, cosine, trained).
 
     Raises:
         ModelError: for numbers out of bounds, or a schedule that diffusers does not know.
@@ -129,16 +129,16 @@ class NoiseSchedule(nn.Module):
         self.register_buffer("v_weight", v_weight.float(), persistent=False)
 
     def at(self, table: str, t: Tensor) -> Tensor:
-        """A table's values at `t`, int `(B,)`, shaped `(B, 1, 1, 1)` to multiply images."""
+        """Return a table's values at `t`, int `(B,)`, shaped `(B, 1, 1, 1)` to multiply images."""
         values: Tensor = getattr(self, table)[t]
         return values[:, None, None, None]
 
     def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """`x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps`; all `(B, C, H, W)`, `t` int `(B,)`."""
+        """Return `x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps`; all `(B, C, H, W)`, `t` int `(B,)`."""
         return self.at("signal", t) * x_0 + self.at("sigma", t) * noise
 
     def to_noise(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The noise that the DM's output means at `x_t`, whatever it predicts (Salimans & Ho 2022, appendix D)."""
+        """Return the noise that the DM's output means at `x_t`, whatever it predicts (Salimans & Ho 2022, appendix D)."""
         if self.prediction_type == "epsilon":
             return output
         signal, sigma = self.at("signal", t), self.at("sigma", t)
@@ -147,7 +147,7 @@ class NoiseSchedule(nn.Module):
         return signal * output + sigma * x_t
 
     def to_image(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The image `x_0` that the DM's output means at `x_t`."""
+        """Return the image `x_0` that the DM's output means at `x_t`."""
         if self.prediction_type == "sample":
             return output
         signal, sigma = self.at("signal", t), self.at("sigma", t)
@@ -156,7 +156,7 @@ class NoiseSchedule(nn.Module):
         return signal * x_t - sigma * output
 
     def target(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the DM's output should be: the noise, the image, or `v`."""
+        """Return what the DM's output should be: the noise, the image, or `v`."""
         if self.prediction_type == "epsilon":
             return noise
         if self.prediction_type == "sample":

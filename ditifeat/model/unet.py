@@ -26,7 +26,7 @@ class DownPath(NamedTuple):
 
 
 def check_unet(unet: UNet2DModel) -> None:
-    """Refuses U-Nets that are not unconditional DDPMs.
+    """Refuse U-Nets that are not unconditional DDPMs.
 
     Raises:
         ModelError: with what is not supported.
@@ -46,7 +46,7 @@ def check_unet(unet: UNet2DModel) -> None:
 
 
 def down_path(unet: UNet2DModel, x_t: Tensor, t: Tensor, code: Tensor | None = None) -> DownPath:
-    """The first half of `UNet2DModel.forward`: `x_t` `(B, C, h, w)`, `t` int `(B,)`.
+    """Return the first half of `UNet2DModel.forward`: `x_t` `(B, C, h, w)`, `t` int `(B,)`.
 
     A code's embedding, for a U-Net whose residual blocks take one, travels beside the time embedding.
     """
@@ -64,7 +64,7 @@ def down_path(unet: UNet2DModel, x_t: Tensor, t: Tensor, code: Tensor | None = N
 
 
 def up_path(half: nn.Module, features: DownPath, embedding: Tensor) -> Tensor:
-    """The second half of `UNet2DModel.forward`, of a U-Net or of an estimator."""
+    """Return the second half of `UNet2DModel.forward`, of a U-Net or of an estimator."""
     hidden, skips = features.bottleneck, features.skips
     if half.mid_block is not None:
         hidden = half.mid_block(hidden, embedding)  # type: ignore[operator]
@@ -76,5 +76,5 @@ def up_path(half: nn.Module, features: DownPath, embedding: Tensor) -> Tensor:
 
 
 def attention_layers(module: nn.Module) -> list[Attention]:
-    """The attention layers of a U-Net, whose number of heads its configuration cannot always say."""
+    """Return the attention layers of a U-Net, whose number of heads its configuration cannot always say."""
     return [child for child in module.modules() if isinstance(child, Attention)]

@@ -24,7 +24,7 @@ FLAT_DM_FILES = (*NETWORK_FILES, "scheduler_config.json")
 
 
 def download_dm(reference: DMReference, options: HubOptions = DEFAULT_OPTIONS, *, vae: bool = False) -> Path:
-    """The folder of somebody's DM on the Hub, at its pinned commit.
+    """Return the folder of somebody's DM on the Hub, at its pinned commit.
 
     Args:
         reference: the repository and the commit; files under `unet/` and `scheduler/`, or flat as google/ddpm-* have them.
@@ -46,7 +46,7 @@ def download_dm(reference: DMReference, options: HubOptions = DEFAULT_OPTIONS, *
 def resolve_dm(
     name: str | Path, options: HubOptions = DEFAULT_OPTIONS, *, vae: bool = False
 ) -> tuple[Path, DMReference]:
-    """The folder of a frozen DM, and the reference that a model folder keeps of it.
+    """Return the folder of a frozen DM, and the reference that a model folder keeps of it.
 
     Args:
         name: a diffusers folder, which the model folder will hold a copy of; or `org/name`, `org/name@revision`.
@@ -71,7 +71,7 @@ def resolve_dm(
 
 
 def resolve_vae(name: str | Path, options: HubOptions = DEFAULT_OPTIONS) -> Path:
-    """The folder of a VAE, for `ditifeat.model.codec.load_vae`.
+    """Return the folder of a VAE, for `ditifeat.model.codec.load_vae`.
 
     Args:
         name: a diffusers folder of a VAE, or of a pipeline that has one (`vqvae/`, `vae/`); or such a Hub repository,

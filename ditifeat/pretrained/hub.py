@@ -45,7 +45,7 @@ HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))
 
 
 def local_folder(name: str | Path) -> Path | None:
-    """The folder of that name, if there is one; an empty name is none.
+    """Return the folder of that name, if there is one; an empty name is none.
 
     Raises:
         ModelError: for a file, which could be taken for a name on the Hub.
@@ -57,7 +57,7 @@ def local_folder(name: str | Path) -> Path | None:
 
 
 def parse_hub_name(name: str | Path, kinds: str, options: HubOptions) -> tuple[str, str | None]:
-    """The repository and the revision that `org/name`, `org/name@revision` and the options ask for.
+    """Return the repository and the revision that `org/name`, `org/name@revision` and the options ask for.
 
     Args:
         name: the name; a `Path` is none.
@@ -86,7 +86,7 @@ class NotCachedError(MissingFileError):
 
 # One file at a time: `snapshot_download` asks for the repository's listing first, and says nothing of a missing file.
 def download(repo: str, revision: str | None, file: str, options: HubOptions = DEFAULT_OPTIONS) -> Path:
-    """One file of a Hub repository, from the cache if it is there.
+    """Return one file of a Hub repository, from the cache if it is there.
 
     A cache that cannot be written to gives what it holds of the revision, with a warning in the log where the Hub has a
     newer commit.
@@ -108,7 +108,7 @@ def download(repo: str, revision: str | None, file: str, options: HubOptions = D
 
 
 def download_optional(repo: str, commit: str, file: str, options: HubOptions = DEFAULT_OPTIONS) -> Path | None:
-    """A file that a repository may have or not; the cache knows, once it was asked for.
+    """Return a file that a repository may have or not, or None; the cache knows, once it was asked for.
 
     Without a connection, a file that was never asked for counts as absent, with a warning in the log.
     """

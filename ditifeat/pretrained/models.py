@@ -22,7 +22,7 @@ VAE_FILES = tuple(f"vae/{file}" for file in NETWORK_FILES)
 
 
 def find_file(folder: Path, source: HubSource | None, file: str) -> Path | None:
-    """A file that a model may have or not; fetched if the model came from the Hub.
+    """Return a file that a model may have or not, or None; fetched if the model came from the Hub.
 
     Without a connection, a file that was never asked for counts as absent, with a warning in the log.
     """
@@ -34,7 +34,7 @@ def find_file(folder: Path, source: HubSource | None, file: str) -> Path | None:
 def load_model(
     config: ModelConfig, folder: Path, source: HubSource | None, options: HubOptions = DEFAULT_OPTIONS
 ) -> DiTi | DiffAE:
-    """The whole model whose encoder lies in `folder`; what is missing is fetched.
+    """Return the whole model whose encoder lies in `folder`; what is missing is fetched.
 
     Args:
         config: of the model.
@@ -57,7 +57,7 @@ def load_model(
 def prefetch(
     config: ModelConfig, folder: Path, source: HubSource | None, options: HubOptions = DEFAULT_OPTIONS
 ) -> Path:
-    """Fetches all files that the model has, so that everything works without a connection later; returns the DM's folder.
+    """Fetch all files that the model has, so that everything works without a connection later; return the DM's folder.
 
     Args:
         config, folder, source, options: as `load_model`.
@@ -75,7 +75,7 @@ def prefetch(
 
 
 def model_files(config: ModelConfig) -> tuple[str, ...]:
-    """The files that the whole model needs beside its encoder's, relative to its folder."""
+    """Return the files that the whole model needs beside its encoder's, relative to its folder."""
     if config.method == "contrastive":
         return ()
     own = DIFFAE_FILES if config.method == "diffae" else ESTIMATOR_FILES

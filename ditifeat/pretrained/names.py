@@ -22,7 +22,7 @@ ENCODER_FILES = ("config.json", "model.safetensors")
 
 
 def resolve(name: str | Path | None, options: HubOptions = DEFAULT_OPTIONS) -> tuple[Path, HubSource | None]:
-    """The folder of a name's encoder files, and where on the Hub they came from, if so.
+    """Return the folder of a name's encoder files, and where on the Hub they came from, if so.
 
     Args:
         name: as `load_encoder` takes it: None, a bundled name, a folder, or `org/name`, `org/name@revision` on the Hub.
@@ -70,7 +70,7 @@ def _own_folder(name: str | Path | None) -> Path | None:
 
 
 def bundled_folder(name: str) -> Path:
-    """The folder of a bundled model.
+    """Return the folder of a bundled model.
 
     Raises:
         MissingFileError: if the installation lacks it.

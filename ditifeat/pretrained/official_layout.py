@@ -21,19 +21,29 @@ RESIDUAL = {
 }
 
 
-class _Layout:
-    """Where each block of guided-diffusion's U-Net lies in diffusers' `UNet2DModel`."""
+class Layout:
+    """Where each block of guided-diffusion's U-Net lies in diffusers' `UNet2DModel`.
+
+    Args:
+        spec: the section `denoise_fn_config` of the DM's configuration.
+        image_size: pixels per side.
+
+    Raises:
+        ModelError: for a U-Net that diffusers' cannot be.
+    """
 
     def __init__(self, spec: dict[str, Any], image_size: int):
         multipliers = [float(m) for m in spec["channel_multiplier"]]
-        if multipliers[0] != 1:
-            raise ModelError(f"denoise_fn_config: a first multiplier of {multipliers[0]} cannot be held; only 1 can")
+        if not multipliers or multipliers[0] != 1:
+            raise ModelError(f"denoise_fn_config: channel_multiplier {multipliers} cannot be held; the first must be 1")
         self.channels = tuple(int(int(spec["base_channel"]) * m) for m in multipliers)
         self.layers = int(spec["num_residual_blocks_of_a_block"])
         resolutions = {int(r) for r in spec.get("attention_resolutions") or ()}
         self.attention = [2**level in resolutions for level in range(len(multipliers))]
         self.head_channels = int(spec.get("head_channel", -1))
         self.num_heads = int(spec.get("num_heads", 1))
+        if self.num_heads < 1 or (self.head_channels != -1 and self.head_channels < 1):
+            raise ModelError("denoise_fn_config: num_heads must be at least 1, and head_channel too, or -1")
         self.new_order = bool(spec.get("use_new_attention_order", False))
         input_channels = int(spec.get("input_channel", 3))
         levels = range(len(multipliers))
@@ -61,6 +71,7 @@ class _Layout:
         return {self.channels[-1], *(c for c, attends in zip(self.channels, self.attention, strict=True) if attends)}
 
     def heads_for(self, channels: int) -> int:
+        """Return how many heads attention over so many channels has."""
         return self.num_heads if self.head_channels == -1 else channels // self.head_channels
 
     def _head_dim(self) -> int:
@@ -100,13 +111,13 @@ class _Layout:
                 n += 1
 
     def unet_tensors(self, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The DM's tensors under diffusers' names."""
+        """Return the DM's tensors under diffusers' names."""
         names = {"time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2"}
         names |= {"input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out"}
         return self._rename(theirs, {**names, **dict(self._blocks()), **dict(self._half_blocks(""))})
 
     def estimator_tensors(self, theirs: dict[str, Tensor], estimator: GradientEstimator) -> dict[str, Tensor]:
-        """The estimator's tensors under our names; the decoder's other tensors are the frozen DM's."""
+        """Return the estimator's tensors under our names; the decoder's other tensors are the frozen DM's."""
         names = {"label_emb": "code_embedding", "shift_out.0": "conv_norm_out", "shift_out.2": "conv_out"}
         names |= dict(self._half_blocks("shift_"))
         ours = {key: value for key, value in theirs.items() if key.startswith(("shift_", "label_emb."))}
@@ -123,23 +134,24 @@ class _Layout:
                 raise ModelError(
                     f"the checkpoint's tensor {key} has no place in the network that its configuration describes"
                 )
-            ours, rest = names[block], key.removeprefix(f"{block}.")
-            inner, kind = rest.rpartition(".")[::2]
-            if inner == "qkv":
-                for projection, part in zip(("to_q", "to_k", "to_v"), self._split(value), strict=True):
-                    renamed[f"{ours}.{projection}.{kind}"] = part
-            elif inner in ("norm", "proj_out"):
-                name = {"norm": "group_norm", "proj_out": "to_out.0"}[inner]
-                renamed[f"{ours}.{name}.{kind}"] = (
-                    value.squeeze(-1) if inner == "proj_out" and value.ndim == 3 else value
-                )
-            elif inner == "emb_z_layers.1":
-                renamed[f"{ours}.code_proj.{kind}"] = value
-            elif inner in RESIDUAL:
-                renamed[f"{ours}{'.block' if ours in (wrapped or ()) else ''}.{RESIDUAL[inner]}.{kind}"] = value
-            else:
-                renamed[f"{ours}.{rest}"] = value
+            try:
+                renamed |= self._renamed(names[block], key.removeprefix(f"{block}."), value, wrapped or set())
+            except (RuntimeError, IndexError) as error:  # of tensors that no such layer has
+                raise ModelError(f"the checkpoint's tensor {key} has shape {tuple(value.shape)} ({error})") from error
         return renamed
+
+    def _renamed(self, ours: str, rest: str, value: Tensor, wrapped: set[str]) -> dict[str, Tensor]:
+        """A tensor of a block, by what follows the block's name."""
+        inner, kind = rest.rpartition(".")[::2]
+        if inner == "qkv":
+            projections = zip(("to_q", "to_k", "to_v"), self._split(value), strict=True)
+            return {f"{ours}.{projection}.{kind}": part for projection, part in projections}
+        if inner == "proj_out":
+            return {f"{ours}.to_out.0.{kind}": value.squeeze(-1) if value.ndim == 3 else value}
+        if inner in RESIDUAL:
+            return {f"{ours}{'.block' if ours in wrapped else ''}.{RESIDUAL[inner]}.{kind}": value}
+        named = {"norm": f"group_norm.{kind}", "emb_z_layers.1": f"code_proj.{kind}"}
+        return {f"{ours}.{named.get(inner, rest)}": value}
 
     def _split(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """Rows of `qkv` to q, k, v: head by head in the old order, all heads of each in the new one."""

@@ -16,7 +16,7 @@ BESIDE = (".json", ".md", ".png", ".safetensors")  # the card, its figures and n
 
 
 def push(folder: str | Path, repo: str, *, private: bool = False, token: str | None = None) -> str:
-    """Uploads a model folder to the Hub as one commit, after it was loaded whole; returns the commit's address.
+    """Upload a model folder to the Hub as one commit, after it was loaded whole; return the commit's address.
 
     Args:
         folder: the model's; its files alone are uploaded, and those beside them (`BESIDE`).
@@ -58,7 +58,7 @@ def _check(folder: Path) -> ModelConfig:
 
 
 def uploaded_files(folder: Path, config: ModelConfig) -> list[str]:
-    """The files that `push` uploads, relative to the folder: no checkpoints, caches or hidden files."""
+    """Return the files that `push` uploads, relative to the folder: no checkpoints, caches or hidden files."""
     beside = (p.name for p in folder.iterdir() if p.is_file() and p.suffix in BESIDE and not p.name.startswith("."))
     named = {*ENCODER_FILES, *model_files(config), "dm/model_index.json", *beside}
     return sorted(file for file in named if (folder / file).is_file())

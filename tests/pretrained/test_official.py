@@ -13,6 +13,7 @@ import yaml
 from torch.nn import functional
 
 from ditifeat import ModelError
+from ditifeat.errors import MissingFileError
 from ditifeat.model.diti import DiTi
 from ditifeat.pretrained.official import convert
 
@@ -262,6 +263,20 @@ def test_code_in_a_configuration_is_refused_and_does_not_run(tmp_path):
         (lambda c: c["ema_decoder"].update({"shift_new.0.weight": torch.zeros(1)}), "no place"),
         (lambda c: c["ema_encoder"].update({"encoder.0.weight": torch.zeros(64, 1, 3, 3)}), "shape"),
         (lambda c: c.pop("ema_encoder"), "no weights under 'ema_encoder'"),
+        (lambda c: c.update(ema_encoder=[]), "no weights under 'ema_encoder'"),
+        (lambda c: c.update(ema_encoder={"encoder.0.weight": 3}), "no weights under 'ema_encoder'"),
+        (lambda c: c.update(ema_encoder={0: torch.zeros(1)}), "no weights under 'ema_encoder'"),
+        (lambda c: c.update(ema_encoder={}), "channels"),
+        (lambda c: c["ema_encoder"].update({"encoder.x.weight": torch.zeros(1)}), "invalid literal"),
+        (lambda c: c["ema_encoder"].update({"encoder.99.weight": torch.zeros(1)}), "layers with weights, expected"),
+        (
+            lambda c: c["ema_decoder"].update({"shift_middle_block.1.qkv.weight": torch.zeros(5, 1)}),
+            "qkv.weight has shape",
+        ),
+        (lambda c: c["ema_decoder"].update({"shift_middle_block.1.qkv.bias": torch.tensor(1.0)}), "qkv.bias has shape"),
+        (lambda c: c["ema_decoder"].update({"label_emb.bias": torch.zeros(128).double()}), "float64"),
+        (lambda c: c["ema_decoder"]["label_emb.bias"].fill_(float("nan")), "NaN"),
+        (lambda c: c.update(step="many"), "many"),
     ],
 )
 def test_tensors_that_do_not_fit(tmp_path, update, words):
@@ -274,13 +289,83 @@ def test_tensors_that_do_not_fit(tmp_path, update, words):
         convert(tmp_path / "run", tmp_path / "dpm")
 
 
-def test_missing_files_and_keys(tmp_path):
-    with pytest.raises(ModelError, match=r"config\.yml: there is no such file"):
+def test_missing_files(tmp_path):
+    with pytest.raises(MissingFileError, match=r"config\.yml: there is no such file") as error:
         convert(tmp_path / "run", tmp_path / "dpm")
+    assert isinstance(error.value, FileNotFoundError)
     write(tmp_path, SPEC)
-    (tmp_path / "run" / "config.yml").write_text("encoder_config: {latent_dim: 48}")
-    with pytest.raises(ModelError, match="train_dataset_config"):
-        convert(tmp_path / "run", tmp_path / "dpm")
     (tmp_path / "dpm" / "checkpoint.pt").unlink()
-    with pytest.raises(ModelError, match=r"checkpoint\.pt: there is no such file"):
+    with pytest.raises(MissingFileError, match=r"checkpoint\.pt: there is no such file"):
+        convert(tmp_path / "run", tmp_path / "dpm")
+
+
+def rewrite(path, update):
+    content = yaml.safe_load(path.read_text())
+    update(content)
+    path.write_text(yaml.safe_dump(content))
+
+
+@pytest.mark.parametrize(
+    "update,words",
+    [
+        (lambda c: c.pop("train_dataset_config"), "train_dataset_config"),
+        (lambda c: c.update(train_dataset_config=[]), "run|dpm"),
+        (lambda c: c["train_dataset_config"].update(image_size="large"), "large"),
+        (lambda c: c["train_dataset_config"].update(image_size=10**9), "size"),
+        (lambda c: c["train_dataset_config"].update(image_size=100), "halved"),
+        (lambda c: c["train_dataset_config"].update(image_size=float("inf")), "infinity"),
+        (lambda c: c["encoder_config"].update(latent_dim=10**9), "d = 1000000000"),
+        (lambda c: c["encoder_config"].update(latent_dim=47), "has shape"),
+        (lambda c: c.update(diffusion_config=None), "misstates"),
+        (lambda c: c["diffusion_config"].update(timesteps=0), "num_time_steps = 0"),
+        (lambda c: c["diffusion_config"].update(timesteps=10**9), "num_time_steps = 1000000000"),
+        (lambda c: c["diffusion_config"].update(linear_beta_end=float("nan")), "beta_end = nan"),
+        (lambda c: c["diffusion_config"].update(linear_beta_start=2.0), r"beta_start = 2\.0"),
+        (lambda c: c["diffusion_config"].update(betas_type="cosine"), "betas_type 'cosine' is not linear"),
+        (lambda c: c.update(ssl_config={"k": 0}), "k = 0"),
+        (lambda c: c.update(ssl_config={"stages": "1,2"}), "'k'"),
+        (lambda c: c.update(ssl_config={"k": 4, "stages": "a,b", "dims_per_stage": "1"}), "invalid literal"),
+        (lambda c: c.update(ssl_config="k"), "misstates"),
+    ],
+)
+def test_runs_that_are_refused(tmp_path, update, words):
+    write(tmp_path, SPEC)
+    rewrite(tmp_path / "run" / "config.yml", update)
+    with pytest.raises(ModelError, match=words) as error:
+        convert(tmp_path / "run", tmp_path / "dpm")
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "update,words",
+    [
+        (lambda c: c.pop("denoise_fn_config"), "denoise_fn_config"),
+        (lambda c: c.update(denoise_fn_config=None), "misstates"),
+        (lambda c: c["denoise_fn_config"].update(channel_multiplier=[]), "channel_multiplier"),
+        (lambda c: c["denoise_fn_config"].update(channel_multiplier=[2, 4]), "the first must be 1"),
+        (lambda c: c["denoise_fn_config"].update(channel_multiplier=None), "misstates"),
+        (lambda c: c["denoise_fn_config"].update(base_channel=10**9), "is not within 1..8192"),
+        (lambda c: c["denoise_fn_config"].update(base_channel=-32), "is not within 1..8192"),
+        (lambda c: c["denoise_fn_config"].update(num_residual_blocks_of_a_block=10**9), "layers_per_block"),
+        (lambda c: c["denoise_fn_config"].update(input_channel=10**9), "in_channels"),
+        (lambda c: c["denoise_fn_config"].update(num_heads=0), "num_heads must be at least 1"),
+        (lambda c: c["denoise_fn_config"].update(head_channel=0), "head_channel"),
+        (lambda c: c["denoise_fn_config"].update(attention_resolutions="all"), "misstates"),
+        (lambda c: c["denoise_fn_config"].update(dropout="much"), "misstates"),
+        (lambda c: c["denoise_fn_config"].update(base_channel=64), "has shape"),
+    ],
+)
+def test_dms_that_are_refused(tmp_path, update, words):
+    write(tmp_path, SPEC)
+    rewrite(tmp_path / "dpm" / "config.yml", update)
+    with pytest.raises(ModelError, match=words) as error:
+        convert(tmp_path / "run", tmp_path / "dpm")
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "", "{", "a: [", "\x00", "[" * 10_000])
+def test_configurations_that_are_none(tmp_path, text):
+    write(tmp_path, SPEC)
+    (tmp_path / "dpm" / "config.yml").write_text(text)
+    with pytest.raises(ModelError, match=r"dpm/config\.yml: (is not a mapping|cannot be read)"):
         convert(tmp_path / "run", tmp_path / "dpm")
