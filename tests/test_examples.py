@@ -1,9 +1,7 @@
 """Every example is run, with inputs that are made here, and prints and writes what it says."""
 
-import json
 import runpy
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from PIL import Image
 
 from ditifeat.app.cli import main
 from ditifeat.model.encoders import EncoderSpec
+from ditifeat.train.recipe import recipe_to_dict
 from tests.conftest import make_picture, tiny_recipe
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -99,7 +98,7 @@ def test_half_precision_halves(tiny_folder, tmp_path, monkeypatch, capsys):
 def test_learning_curve(data, tmp_path, monkeypatch, capsys):
     recipe = tmp_path / "tiny.yaml"
     down_path = EncoderSpec((32, 32), style="residual", layers=1, unshuffle=2)
-    recipe.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(tiny_recipe(encoder=down_path))))))
+    recipe.write_text(yaml.safe_dump(recipe_to_dict(tiny_recipe(encoder=down_path))))
     assert main(["train", str(recipe), "--data", str(data), "--out", str(tmp_path / "run")]) == 0
     runs = [word for stage in ("diti-run", "dm-run") for word in ("--run", recipe, tmp_path / "run" / stage)]
     options = [data, data / "list_attr.txt", "--train-size", 30, *runs]
