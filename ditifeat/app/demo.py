@@ -49,6 +49,13 @@ class Demo:
 
     Raises:
         InputError, ModelError: for a model without a frozen DM.
+
+    >>> from ditifeat.app.demo import Demo
+    >>> demo = Demo(encoder)
+    >>> state, image, lost = demo.choose("me.png", "center")
+    >>> edited, path = demo.edit(state, "all dimensions", {"Smiling": 1.0}, (0, 0), 0.0)
+    >>> edited.size
+    (320, 320)
     """
 
     def __init__(self, encoder: Encoder):

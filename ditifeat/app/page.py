@@ -43,6 +43,9 @@ def serve(demo: Demo, host: str = "127.0.0.1", port: int = 7860) -> None:
     Raises:
         MissingDependencyError: without gradio.
         InputError: if the port is taken.
+
+    >>> from ditifeat.app.page import serve
+    >>> serve(Demo(encoder), port=7861)  # doctest: +SKIP
     """
     gradio = load_gradio()
     try:

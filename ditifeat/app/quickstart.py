@@ -29,6 +29,9 @@ def quickstart(out: Path) -> None:
     Raises:
         InputError: if `out` names no image format.
         WriteError: if it cannot be written.
+
+    >>> from ditifeat.app.quickstart import quickstart
+    >>> quickstart(Path("quickstart.png"))  # doctest: +SKIP
     """
     check_suffix(out)
     check_writable(out)

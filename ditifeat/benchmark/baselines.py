@@ -30,13 +30,17 @@ Initialisation = Literal["random", "whitened", "error_predictive"]
 
 
 def pca(split: Split, components: int = 512, side: int = 32, *, flip_average: bool = False) -> np.ndarray:
-    """Principal components of `side` x `side` pixels, fitted on the training rows.
+    """Compute principal components of `side` x `side` pixels, fitted on the training rows.
 
     Args:
         split: the images.
         components: at most; never more than training rows or pixels.
         side: to which images are shrunk, in pixels.
         flip_average: of the mean of each image and its horizontal flip.
+
+    >>> from ditifeat.benchmark.baselines import pca
+    >>> pca(split).shape  # doctest: +SKIP
+    (9000, 512)
     """
     from sklearn.decomposition import PCA
 
@@ -50,7 +54,7 @@ def pca(split: Split, components: int = 512, side: int = 32, *, flip_average: bo
 
 
 def random_encoder(model: DiTi, split: Split, initialisation: Initialisation = "random") -> np.ndarray:
-    """Codes of the model's encoder with random layers.
+    """Encode by the model's encoder with random layers.
 
     Args:
         model: whose encoder's architecture, partition and frozen DM are taken.
@@ -61,7 +65,7 @@ def random_encoder(model: DiTi, split: Split, initialisation: Initialisation = "
 
 
 def down_path(model: DiTi, split: Split, initialisation: Initialisation, weighting: str = "published") -> np.ndarray:
-    """Codes of the frozen DM's down path, before any training of the encoder.
+    """Encode by the frozen DM's down path, before any training of the encoder.
 
     Args:
         model: whose frozen DM and partition are taken; its encoder has the DM's layers.
@@ -100,7 +104,7 @@ def _initialised_codes(
 
 
 def dm_bottleneck(dm: DiffusionModel, split: Split, device: torch.device | str = "cpu") -> tuple[np.ndarray, int]:
-    """The frozen DM's middle features of noisy images, mean over space, as DDAE reads them (Xiang et al., ICCV 2023).
+    """Compute the frozen DM's middle features of noisy images, mean over space (DDAE: Xiang et al., ICCV 2023).
 
     Returns:
         The codes at the time-step that is best on the last eighth of the training rows, and that time-step.

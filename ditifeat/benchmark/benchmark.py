@@ -63,6 +63,9 @@ def benchmark(
     Raises:
         MissingDependencyError: without the extra `[benchmark]`.
         ImageDecodeError, InputError, ModelError: for runs, images or labels that do not fit.
+
+    >>> from ditifeat.benchmark.benchmark import benchmark
+    >>> result = benchmark(["run", "run-pdae"], "photos/", "labels.csv", "table", train_size=8000)  # doctest: +SKIP
     """
     for package in ("pandas", "tabulate", "matplotlib", "accelerate"):
         require(package, "benchmark")
@@ -86,11 +89,15 @@ def benchmark(
 
 
 def load_runs(runs: str | Path | Sequence[str | Path], device: str | None = None) -> list[Encoder]:
-    """The encoders of run folders (their `model`), model folders or names, which must read images in one way.
+    """Load the encoders of run folders (their `model`), model folders or names, which must read images in one way.
 
     Raises:
         InputError: if there is none, or one is given twice.
         ModelError: for one that does not load, or preprocessings that differ.
+
+    >>> from ditifeat.benchmark.benchmark import load_runs
+    >>> [encoder.config.name for encoder in load_runs("celeba64-mini")]
+    ['celeba64-mini']
     """
     encoders = []
     for run in [runs] if isinstance(runs, str | Path) else runs:
@@ -106,8 +113,9 @@ def load_runs(runs: str | Path | Sequence[str | Path], device: str | None = None
 
 
 def method_name(encoder: Encoder) -> str:
-    """How tables name a run: its recipe, and how many images its method saw.
+    """Name a run in tables by its recipe, and how many images its method saw.
 
+    >>> from ditifeat.benchmark.benchmark import method_name
     >>> method_name(encoder)
     'celeba64-mini (49152 images)'
     """

@@ -25,8 +25,9 @@ VERSION = 3  # of how scores are worked out, part of every key: raise it when on
 
 
 def content_hash(*parts: Any) -> str:
-    """Hex SHA-256 of arrays and tensors (type, shape, bytes), dataclasses, and whatever else JSON can write.
+    """Hash arrays and tensors (type, shape, bytes), dataclasses, and whatever else JSON can write: hex SHA-256.
 
+    >>> from ditifeat.benchmark.cache import content_hash
     >>> content_hash(np.zeros(3)) == content_hash(np.zeros((3, 1)))
     False
     """
@@ -67,17 +68,23 @@ class Cache:
 
     Args:
         folder: made at the first result.
+
+    >>> from pathlib import Path
+    >>> from ditifeat.benchmark.cache import Cache
+    >>> cache = Cache(Path("cache"))
+    >>> cache.json("sum", [1, 2], make=lambda: 3), cache.json("sum", [1, 2], make=lambda: 4)
+    (3, 3)
     """
 
     folder: Path
 
     def json(self, kind: str, *key: Any, make: Callable[[], Any]) -> Any:
-        """What `make` returns, as JSON gives it back; worked out at the first call with this key."""
+        """Return what `make` does, as JSON gives it back; it is called at the first call with this key alone."""
         path = self._path(kind, key, ".json")
         return _kept(path, read_json, lambda: write_text(path, json.dumps(make()) + "\n"))
 
     def tensors(self, kind: str, *key: Any, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The same of named tensors, such as a network's weights."""
+        """Return named tensors, such as a network's weights, in the same way."""
         path = self._path(kind, key, ".safetensors")
         return _kept(path, read_tensors, lambda: write_tensors(path, make()))[0]
 

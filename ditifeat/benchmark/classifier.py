@@ -53,6 +53,10 @@ class AttributeClassifier(nn.Module):
         size: side of the images, in pixels.
         attributes: how many.
         spec: its network.
+
+    >>> from ditifeat.benchmark.classifier import AttributeClassifier
+    >>> AttributeClassifier(32, 40)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 40])
     """
 
     def __init__(self, size: int, attributes: int, spec: ClassifierSpec = SPEC):
@@ -71,7 +75,17 @@ class AttributeClassifier(nn.Module):
 def load_classifier(
     split: Split, cache: Cache, device: torch.device | str = "cpu", spec: ClassifierSpec = SPEC
 ) -> AttributeClassifier:
-    """The classifier of a split's training rows, trained at the first call with these images, labels, rows and `spec`."""
+    """Load the classifier of a split's training rows; at the first call with this split and `spec` it is trained.
+
+    Args:
+        split: the images, of which those that train are seen.
+        cache: where it is kept.
+        device: a torch device.
+        spec: how it is built and trained.
+
+    >>> from ditifeat.benchmark.classifier import load_classifier
+    >>> classifier = load_classifier(split, Cache(Path("table/cache")))  # doctest: +SKIP
+    """
 
     def train() -> Mapping[str, Tensor]:
         return train_classifier(split, device, spec).state_dict()
@@ -86,9 +100,9 @@ def load_classifier(
 def train_classifier(
     split: Split, device: torch.device | str = "cpu", spec: ClassifierSpec = SPEC
 ) -> AttributeClassifier:
-    """Train on the split's training rows; cross-entropy per attribute, of unknown labels none.
+    """Train on the split's training rows by cross-entropy per attribute; an unknown label adds nothing.
 
-    Nothing is seeded globally, and the same on every device up to its rounding.
+    Order, flips and shifts are drawn on the CPU, so every device learns the same up to its rounding.
     """
     images, targets = split.images[split.train], torch.from_numpy(split.targets[split.train]).float()
     generator = torch.Generator().manual_seed(spec.seed)
@@ -128,12 +142,12 @@ def _augmented(images: Tensor, shift: int, generator: torch.Generator) -> Tensor
 
 
 def logits(classifier: AttributeClassifier, images: np.ndarray) -> np.ndarray:
-    """Logits `(n, attributes)` of uint8 images `(n, S, S, 3)`."""
+    """Compute logits `(n, attributes)` of uint8 images `(n, S, S, 3)`."""
     return in_batches(classifier, images, _device(classifier))
 
 
 def classifier_features(classifier: AttributeClassifier, images: np.ndarray) -> np.ndarray:
-    """Features `(n, 256)` of uint8 images `(n, S, S, 3)`."""
+    """Compute features `(n, 256)` of uint8 images `(n, S, S, 3)`."""
     return in_batches(classifier.features, images, _device(classifier))
 
 

@@ -83,6 +83,9 @@ def evaluate_edits(
     Raises:
         MissingDependencyError: without the extra `[benchmark]`.
         ImageDecodeError, InputError, ModelError: for runs, images or labels that do not fit.
+
+    >>> from ditifeat.benchmark.edits import evaluate_edits
+    >>> result = evaluate_edits("run", "photos/", "labels.csv", "table", train_size=8000)  # doctest: +SKIP
     """
     for package in ("pandas", "tabulate"):
         require(package, "benchmark")
@@ -271,8 +274,9 @@ def _mean(rows: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
 
 
 def off_target_at(path: list[dict[str, Any]], change: float = EQUAL_CHANGE) -> float | None:
-    """The off-target change along rising strengths where the target's is first `change`, interpolated; None if nowhere.
+    """Interpolate the off-target change along rising strengths to where the target's is first `change`; None if nowhere.
 
+    >>> from ditifeat.benchmark.edits import off_target_at
     >>> off_target_at([{"target": 0.5, "off_target": 0.1}], 0.25)
     0.05
     """

@@ -71,6 +71,10 @@ def plot_curves(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
 
     Raises:
         MissingDependencyError: without matplotlib.
+
+    >>> from pathlib import Path
+    >>> from ditifeat.benchmark.plots import plot_curves
+    >>> plot_curves({"run": [(4096, 0.60), (8192, 0.61)]}, Path("curve.png"))
     """
     figure = load_figure_class()(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()

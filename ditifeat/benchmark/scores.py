@@ -20,12 +20,20 @@ NEIGHBOURS = 50
 
 
 def score(codes: np.ndarray, split: Split) -> dict[str, Any]:
-    """All scores of a split's codes `(n, d)`.
+    """Score a split's codes by all probes and measures.
+
+    Args:
+        codes: `(n, d)`.
+        split: the images that they are the codes of.
 
     Returns:
         "values" by the names of `tables.COLUMNS`; by attribute the AP of the logistic probe ("attributes") and the
         prevalence among the test rows ("prevalence"); and "weights", the share of the logistic probes' absolute weights
         in each fiftieth of their attribute's largest.
+
+    >>> from ditifeat.benchmark.scores import score
+    >>> score(codes, split)["values"]["ap"]  # doctest: +SKIP
+    0.619
     """
     train, targets = split.train, split.targets
     labels = dict(zip(split.attributes, targets.T, strict=True))
@@ -51,12 +59,17 @@ def score(codes: np.ndarray, split: Split) -> dict[str, Any]:
 
 
 def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> float:
-    """Mean AP of ridge regressions of the attributes, fitted on the training rows and scored on the others.
+    """Compute the mean AP of ridge regressions of the attributes, fitted on the training rows and scored on the others.
 
     Args:
         codes: `(n, d)`; the penalty follows their summed variance, so their scale does not matter.
         targets: 0, 1 or NaN, `(n, attributes)`; rows of NaN are left out, for that attribute alone.
         train: mask `(n,)`.
+
+    >>> from ditifeat.benchmark.scores import ridge_mean_ap
+    >>> odd = np.arange(12).reshape(12, 1) % 2.0
+    >>> ridge_mean_ap(odd + 3, odd, np.arange(12) < 8)
+    1.0
     """
     predicted = np.zeros((int((~train).sum()), targets.shape[1]))
     for columns, known in _alike(np.isfinite(targets)):
@@ -68,12 +81,17 @@ def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> 
 
 
 def knn_mean_ap(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> float:
-    """Mean AP where a row's score is the share of its `NEIGHBOURS` nearest training rows that have the attribute.
+    """Compute the mean AP of scores that are the share of a row's `NEIGHBOURS` nearest training rows with the attribute.
 
     Args:
         codes: `(n, d)`, compared by Euclidean distance as they are.
         targets: 0, 1 or NaN, `(n, attributes)`; rows of NaN are left out, for that attribute alone.
         train: mask `(n,)`.
+
+    >>> from ditifeat.benchmark.scores import knn_mean_ap
+    >>> late = np.arange(200).reshape(200, 1) >= 100.0
+    >>> knn_mean_ap(np.arange(200.0).reshape(200, 1), late.astype(float), np.arange(200) % 2 == 0)
+    1.0
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -88,8 +106,16 @@ def knn_mean_ap(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> fl
 
 
 def mean_ap(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Mean AP over attributes of scores `(n, attributes)`; NaN if no attribute is both present and absent.
+    """Average the AP over attributes.
 
+    Args:
+        scores: `(n, attributes)`.
+        targets: 0, 1 or NaN, `(n, attributes)`; attributes that all known rows have, or none, are left out.
+
+    Returns:
+        The mean; NaN if no attribute is left.
+
+    >>> from ditifeat.benchmark.scores import mean_ap
     >>> mean_ap(np.array([[0.9], [0.1]]), np.array([[1.0], [0.0]]))
     1.0
     """

@@ -37,6 +37,13 @@ class Split:
 
     Raises:
         InputError: if their lengths differ, or fewer than 16 rows train or 4 test.
+
+    >>> from ditifeat.benchmark.split import Split
+    >>> targets = np.arange(24).reshape(24, 1) % 2.0
+    >>> names = tuple(f"{i}.png" for i in range(24))
+    >>> split = Split(np.zeros((24, 8, 8, 3), np.uint8), names, ("odd",), targets, np.arange(24) < 20)
+    >>> int(split.test.sum())
+    4
     """
 
     images: np.ndarray
@@ -65,7 +72,7 @@ class Split:
 
     @cached_property
     def key(self) -> str:
-        """A hash of all that scores depend on: images, attributes, targets and rows; names and order of files are not."""
+        """A hash of what scores depend on: images, attributes, targets and rows, but not the images' names."""
         return content_hash(self.images, self.attributes, self.targets, self.train)
 
 
@@ -81,6 +88,11 @@ def read_split(data: Any, labels: Any, preprocessing: Preprocessing, train_size:
 
     Raises:
         ImageDecodeError, InputError: for images, labels or a size that do not fit.
+
+    >>> from ditifeat.benchmark.split import read_split
+    >>> read_split("photos", {"odd": np.arange(8) % 2}, encoder.config.image, train_size=6, crop="center")
+    Traceback (most recent call last):
+    ditifeat.errors.InputError: train_size = 6 of 8 images: at least 16 must train and 4 test
     """
     names: list[str] = []
     rows: list[np.ndarray] = []
@@ -110,6 +122,21 @@ def read_split(data: Any, labels: Any, preprocessing: Preprocessing, train_size:
 def in_batches(
     function: Callable[[Tensor], Tensor], images: np.ndarray, device: torch.device | str = "cpu", batch: int = 250
 ) -> np.ndarray:
-    """`function` of images `(B, 3, S, S)` in [-1, 1] on a device, over all of uint8 `(n, S, S, 3)`; float32 rows."""
+    """Apply a function of images `(B, 3, S, S)` in [-1, 1] on a device to uint8 images `(n, S, S, 3)`.
+
+    Args:
+        function: gives rows `(B, ...)`.
+        images: all of them.
+        device: where `function` computes.
+        batch: images per batch.
+
+    Returns:
+        float32 `(n, ...)`.
+
+    >>> from ditifeat.benchmark.split import in_batches
+    >>> in_batches(lambda images: images.mean((2, 3)), np.full((2, 8, 8, 3), 255, np.uint8))
+    array([[1., 1., 1.],
+           [1., 1., 1.]], dtype=float32)
+    """
     parts = (load_images(images[i : i + batch], device) for i in range(0, len(images), batch))
     return torch.cat([function(part).float().cpu() for part in parts]).numpy()

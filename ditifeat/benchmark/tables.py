@@ -41,7 +41,7 @@ EDIT_COLUMNS = {
 
 
 def grouped(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Rows of one method together.
+    """Group rows by their method.
 
     Args:
         rows: "method", "kind", "values", and by attribute "attributes" (AP) and "prevalence"; "weights".
@@ -74,7 +74,7 @@ def grouped(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown: a row per method of `benchmark`'s result, a column per score."""
+    """Write `benchmark`'s result as Markdown: a row per method, a column per score."""
     rows = [
         {"method": name, "runs": method["runs"]}
         | {title: _cell(key, method["mean"].get(key), method["std"].get(key)) for key, title in COLUMNS.items()}
@@ -84,7 +84,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def attribute_table(result: dict[str, Any]) -> str:
-    """Markdown: the AP of the logistic probe, a row per attribute; and its prevalence, which is the AP of chance."""
+    """Write the AP of the logistic probe as Markdown, a row per attribute, beside its prevalence, which is the AP of chance."""
     methods = result["methods"]
     rows = []
     for attribute, prevalence in next(iter(methods.values()))["prevalence"].items():
@@ -95,8 +95,9 @@ def attribute_table(result: dict[str, Any]) -> str:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table of rows with the same keys; cells are written as they are.
+    """Write rows with the same keys as a Markdown table; cells are written as they are.
 
+    >>> from ditifeat.benchmark.tables import markdown
     >>> print(markdown([{"method": "PCA", "AP": "0.5440"}]), end="")
     | method   | AP     |
     |:---------|:-------|
@@ -108,7 +109,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def heading(result: dict[str, Any]) -> str:
-    """What the tables' numbers are measured on."""
+    """Say what the tables' numbers are measured on."""
     about = result["about"]
     return (
         f"Probes trained on {about['train rows']} images, scored on the next {about['test rows']}.\n"
@@ -129,7 +130,7 @@ def _cell(key: str, mean: float | None, std: float | None) -> str:
 
 
 def edit_tables(result: dict[str, Any]) -> str:
-    """Markdown of `evaluate_edits`'s result: a row per kind of edit, then what else the strongest edits change."""
+    """Write `evaluate_edits`'s result as Markdown: a row per kind of edit, then what else the strongest edits change."""
     about, edits = result["about"], result["edits"]
     kinds = []
     for name, edit in edits.items():
