@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ditifeat",
         description="Image features that come apart (DiTi, ICLR 2024).",
-        epilog="ditifeat COMMAND --help tells a command's options, with an example.",
+        epilog="ditifeat COMMAND --help prints a command's options, with an example.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ditifeat {ditifeat.__version__}")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import ditifeat
 from ditifeat.app import commands
 from ditifeat.app.cli import main
 from tests.conftest import make_picture, random_model, tiny_recipe
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*words):
@@ -228,6 +231,7 @@ def test_a_missing_library_is_told_before_the_work(
     assert not (tmp_path / "o").exists() and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [MISSING[3][0], MISSING[5][0]])
 def test_no_module_imports_accelerate_before_it_is_missed(words, tmp_path):
     places = {"tmp": tmp_path, "photos": tmp_path, "model": "none", "labels": "none"}
@@ -254,30 +258,7 @@ def test_what_is_given_to_the_hub(monkeypatch):
     }  # fmt: skip
 
 
-BLOCKED = """
-import socket, sys
-def refuse(self, address, *rest):
-    if self.family != socket.AF_UNIX and not str(address[0]).startswith(("127.", "::1")):
-        print("REPORTS HOME:", address, file=sys.stderr, flush=True)
-        raise OSError("blocked")
-def refuse_name(host, *rest, **options):
-    if host not in (None, "", "localhost", b"localhost") and not str(host).startswith(("127.", "::1")):
-        print("REPORTS HOME:", host, file=sys.stderr, flush=True)
-        raise OSError("blocked")
-    return found(host, *rest, **options)
-found = socket.getaddrinfo
-socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = refuse
-socket.getaddrinfo = refuse_name
-from ditifeat.app.cli import main
-for words in sys.argv[1:]:
-    assert main(words.split()) == 0, words
-import os
-assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1" and os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
-from huggingface_hub import constants
-assert constants.HF_HUB_DISABLE_TELEMETRY
-"""
-
-
+@pytest.mark.slow
 def test_no_command_reports_home(tiny_folder, photos, labels, features, tmp_path):
     out = f"--model {tiny_folder} --out {tmp_path}"
     words = [
@@ -288,8 +269,20 @@ def test_no_command_reports_home(tiny_folder, photos, labels, features, tmp_path
         f"lost {photos}/00.png --time-steps 500 {out}/l.png",
     ]
     quiet = {key: value for key, value in os.environ.items() if "TELEMETRY" not in key and "OFFLINE" not in key}
-    done = subprocess.run([sys.executable, "-c", BLOCKED, *words], capture_output=True, text=True, env=quiet)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.app.blocked", *words], capture_output=True, text=True, env=quiet, cwd=ROOT
+    )
     assert done.returncode == 0 and "REPORTS HOME" not in done.stderr, done.stderr
+
+
+@pytest.mark.slow
+def test_what_reports_home_is_seen():
+    program = (
+        "import urllib.request\nfrom tests.app.blocked import block\nblock()\n"
+        "urllib.request.urlopen('http://reports.invalid/', timeout=1)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "REPORTS HOME: reports.invalid" in done.stderr
 
 
 def test_single_images_and_several_sources_are_encoded(tiny_folder, photos, tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -43,10 +44,11 @@ def server(tmp_path_factory):
     log = tmp_path_factory.mktemp("log") / "log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ditifeat", "demo", "--port", str(port)],
+            [sys.executable, "-m", "tests.app.blocked", f"demo --port {port}"],
             stdout=stream,
             stderr=stream,
             env=environment,
+            cwd=Path(__file__).parents[2],
         )
         try:
             for _ in range(240):
@@ -57,7 +59,7 @@ def server(tmp_path_factory):
                     break
                 except OSError:
                     continue
-            yield process, port
+            yield process, port, log
         finally:
             process.terminate()
             process.wait(20)
@@ -141,6 +143,7 @@ def test_the_page_in_a_browser(browser, server, tmp_path):
     urls = [json.loads(message)["message"]["params"]["request"]["url"] for message in asked]
     outside = [url for url in urls if url.startswith("http") and f"127.0.0.1:{server[1]}" not in url]
     assert urls and outside == []
+    assert "REPORTS HOME" not in server[2].read_text()
 
 
 def _shot(browser, name):
