@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ditifeat.errors import ModelError
+from ditifeat.errors import InputError, ModelError
 from ditifeat.files import load_strictly, read_tensors, select_prefix, write_tensors
 
 MAX_LINEAR = 2**28  # weights of the last layer: 1 GiB in float32
@@ -181,23 +181,32 @@ class EncoderNetwork(nn.Module):
     Attributes:
         trunk: images `(B, 3, S, S)` in [-1, 1] to a map.
         head: the linear layer from all of the map to the code.
+        image_size: S, pixels per side of the images.
         flip_average: whether the head reads the mean over each image and its horizontal flip.
     """
 
-    def __init__(self, trunk: nn.Module, latent_dim: int, flip_average: bool = False):
+    def __init__(self, trunk: nn.Module, image_size: int, latent_dim: int, *, flip_average: bool = False):
         super().__init__()
         self.trunk = trunk
         self.head = nn.Linear(cast(int, trunk.outputs), latent_dim)
+        self.image_size = image_size
         self.flip_average = flip_average
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Return what the head reads of images `(B, 3, S, S)`: `(B, trunk.outputs)`."""
+        """Return what the head reads of images `(B, 3, S, S)` in [-1, 1]: `(B, trunk.outputs)`.
+
+        Raises:
+            InputError: for images of another shape.
+        """
+        size = self.image_size
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise InputError(f"images have shape {tuple(images.shape)}, expected (B, 3, {size}, {size})")
         maps: Tensor = self.trunk(torch.cat([images, images.flip(-1)]) if self.flip_average else images)
         flat = maps.flatten(1)
         return flat.unflatten(0, (2, -1)).mean(0) if self.flip_average else flat
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return codes `(B, d)` of images `(B, 3, S, S)` in [-1, 1]."""
+        """Return codes `(B, d)` of images `(B, 3, S, S)` in [-1, 1]; errors are those of `inputs`."""
         codes: Tensor = self.head(self.inputs(images))
         return codes
 
@@ -213,7 +222,7 @@ def build_encoder(spec: EncoderSpec, image_size: int, latent_dim: int) -> Encode
         raise ModelError(
             f"encoder: {image_size} px, channels {spec.channels} and d = {latent_dim} need over {MAX_LINEAR} weights"
         )
-    return EncoderNetwork(trunk, latent_dim, spec.flip_average)
+    return EncoderNetwork(trunk, image_size, latent_dim, flip_average=spec.flip_average)
 
 
 def write_encoder(folder: Path, encoder: nn.Module, mean: Tensor, std: Tensor, dtype: torch.dtype) -> None:

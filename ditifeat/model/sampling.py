@@ -112,7 +112,7 @@ def fixed_point_grid(num_time_steps: int, steps: int) -> list[int]:
 
 
 def _spaced(num_time_steps: int, steps: int) -> list[int]:
-    first, last = round(0.01 * num_time_steps), round(0.95 * num_time_steps)
+    first, last = round(0.01 * num_time_steps), min(round(0.95 * num_time_steps), num_time_steps - 1)
     return [round(first + (last - first) * (i / steps) ** 1.5) for i in range(steps + 1)]
 
 

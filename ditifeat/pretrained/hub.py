@@ -28,6 +28,11 @@ class HubOptions:
     cache_dir: str | Path | None = None
     local_files_only: bool = False
 
+    @property
+    def cache(self) -> Path | None:
+        """The cache folder, if it is not the default; `~` is the home folder."""
+        return None if self.cache_dir is None else Path(self.cache_dir).expanduser()
+
 
 DEFAULT_OPTIONS = HubOptions()
 
@@ -114,7 +119,7 @@ def download_optional(repo: str, commit: str, file: str, options: HubOptions = D
     """
     from huggingface_hub import try_to_load_from_cache
 
-    known = try_to_load_from_cache(repo, file, cache_dir=options.cache_dir, revision=commit)
+    known = try_to_load_from_cache(repo, file, cache_dir=options.cache, revision=commit)
     if known is not None:
         return Path(known) if isinstance(known, str) else None
     try:
@@ -142,7 +147,7 @@ def _download(repo: str, revision: str | None, file: str, options: HubOptions) -
                 file,
                 revision=revision,
                 token=options.token,
-                cache_dir=options.cache_dir,
+                cache_dir=options.cache,
                 local_files_only=options.local_files_only,
             )
         )

@@ -1,9 +1,12 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ditifeat import InputError
 from ditifeat.model.diti import DiTi
 from ditifeat.model.estimator import ConditionalUNet, GradientEstimator
+from ditifeat.model.sampling import slerp
 from ditifeat.train.sections import Optimiser
 from ditifeat.train.tasks.diti import DiTiRecipe, DiTiTask
 from tests.conftest import random_model, tiny_recipe
@@ -177,3 +180,27 @@ def test_networks_on_a_frozen_unet_begin_in_training_mode(tiny_model):
     for network in (GradientEstimator(unet, 32, warm_start=True), ConditionalUNet(unet, 32)):
         assert all(module.training for module in network.modules())
     assert not any(module.training for module in unet.modules())
+
+
+class NoDoubles(TorchDispatchMode):
+    """Refuses what devices without float64 (mps) refuse."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            assert not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.float64, function
+        return made
+
+
+def test_no_float64_on_the_device(tiny_model):
+    x_0, t, noise = batch(tiny_model, 2)
+    tiny_model.encoder.requires_grad_(True)
+    tiny_model.estimator.requires_grad_(True)
+    assert all(tensor.dtype != torch.float64 for tensor in tiny_model.state_dict().values())
+    with NoDoubles():
+        tiny_model.loss(x_0, t, noise, "both").backward()
+        with torch.no_grad():
+            z = tiny_model.encoder(x_0)
+        for solver in ("ddim", "fixed_point"):
+            tiny_model.sample(tiny_model.invert(x_0, z, 3, solver), z, 3, solver=solver)
+        slerp(noise, noise.flip(0), 0.3)

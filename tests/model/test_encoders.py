@@ -1,8 +1,10 @@
+import re
+
 import pytest
 import torch
 from torch import nn
 
-from ditifeat import ModelError
+from ditifeat import InputError, ModelError
 from ditifeat.data.batches import load_images
 from ditifeat.model.encoders import (
     ENCODERS,
@@ -74,6 +76,17 @@ def test_flip_average():
     assert not torch.allclose(plain(images), expected, atol=1e-2)
 
 
+@pytest.mark.parametrize("style,unshuffle", [("plain", 1), ("residual", 1), ("residual", 4)])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 16, 16), (1, 3, 64, 64), (1, 3, 32, 33), (1, 1, 32, 32), (3, 32, 32), (1, 32, 32, 3)]
+)
+def test_images_of_another_shape_are_refused(style, unshuffle, shape):
+    encoder = build_encoder(EncoderSpec((32, 32), style=style, unshuffle=unshuffle), 32, 8)
+    with pytest.raises(InputError, match=rf"images have shape {re.escape(str(shape))}, expected \(B, 3, 32, 32\)"):
+        encoder(torch.zeros(shape))
+    assert encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 8)
+
+
 def test_a_new_encoder_is_a_trunk_and_an_entry(monkeypatch, tmp_path):
     class Patches(nn.Sequential):
         outputs = 5
@@ -114,7 +127,7 @@ def test_impossible_networks_are_refused(arguments, words):
         EncoderSpec(**arguments)
 
 
-def test_pictures_that_do_not_fit_are_refused():
+def test_images_that_do_not_fit_are_refused():
     with pytest.raises(ModelError, match="halved"):
         build_encoder(EncoderSpec((32,) * 4), 40, 8)
     with pytest.raises(ModelError, match="weights"):

@@ -35,7 +35,7 @@ def case(request, tmp_path_factory):
 
 def assert_close(ours, theirs):
     assert ours.shape == theirs.shape
-    assert float((ours - theirs).norm() / theirs.norm()) < 1e-4
+    assert ((ours - theirs).norm() / theirs.norm()).item() < 1e-4
 
 
 def test_partition(case):

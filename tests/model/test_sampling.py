@@ -16,13 +16,13 @@ from ditifeat.model.sampling import (
 from ditifeat.model.schedule import NoiseSchedule, scheduler_betas
 
 SCHEDULE = NoiseSchedule(scheduler_betas({"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}))
-DEVIATION = 0.3  # of the Gaussian "pictures" whose perfect denoiser is known
+STD = 0.3  # of the Gaussian "images" whose perfect denoiser is known
 
 
 def perfect_noise(x_t, t):
-    """`E[eps | x_t]` when `x_0 ~ N(0, DEVIATION^2)`."""
+    """`E[eps | x_t]` when `x_0 ~ N(0, STD^2)`."""
     alpha_bar = SCHEDULE.alpha_bar[t][:, None, None, None]
-    return (1 - alpha_bar).sqrt() * x_t / (alpha_bar * DEVIATION**2 + 1 - alpha_bar)
+    return (1 - alpha_bar).sqrt() * x_t / (alpha_bar * STD**2 + 1 - alpha_bar)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 8, 20, 30, 100, 300, 400, 999, 1000])
@@ -47,14 +47,14 @@ def test_ddim_steps_that_are_refused(steps, words):
         ddim_grid(1000, steps)
 
 
-def test_samples_have_the_data_s_deviation():
+def test_samples_have_the_data_s_std():
     x_T = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     x_0 = ddim_sample(perfect_noise, SCHEDULE, x_T, 100)
-    assert x_0.std() == pytest.approx(DEVIATION, rel=0.05)
+    assert x_0.std() == pytest.approx(STD, rel=0.05)
 
 
 def test_inversion_and_sampling_undo_each_other():
-    x_0 = DEVIATION * torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
+    x_0 = STD * torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
     errors = []
     for steps in (20, 100):
         x_T = ddim_invert(perfect_noise, SCHEDULE, x_0, steps)
@@ -88,6 +88,22 @@ def test_the_fixed_point_solver_says_how_many_steps_it_takes(steps):
         fixed_point_grid(1000, steps)
 
 
+@pytest.mark.parametrize("total", [*range(2, 40), 100, 999])
+def test_fixed_point_grids_of_few_time_steps(total):
+    for steps in range(1, total):
+        try:
+            grid = fixed_point_grid(total, steps)
+        except InputError as error:
+            assert f"takes 1 to {steps - 1} for {total}" in str(error)  # no number below it is refused
+            break
+        assert grid == sorted(set(grid)) and len(grid) == steps + 1 and grid[0] >= 0 and grid[-1] < total
+
+
+def test_one_time_step_is_too_few_for_the_fixed_point_solver():
+    with pytest.raises(InputError, match="takes 1 to 0 for 1 time-steps"):
+        fixed_point_grid(1, 1)
+
+
 @pytest.mark.parametrize("steps", [2.5, True, "9", None])
 def test_fixed_point_steps_are_integers(steps):
     with pytest.raises(InputError, match="must be an integer"):
@@ -95,7 +111,7 @@ def test_fixed_point_steps_are_integers(steps):
 
 
 def test_fixed_point_round_trip():
-    x_0 = DEVIATION * torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
+    x_0 = STD * torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
     x_T = fixed_point_invert(perfect_noise, SCHEDULE, x_0, 20)
     error = float((fixed_point_sample(perfect_noise, SCHEDULE, x_T, 20) - x_0).square().mean())
     ddim = ddim_sample(perfect_noise, SCHEDULE, ddim_invert(perfect_noise, SCHEDULE, x_0, 20), 20)

@@ -23,7 +23,7 @@ def test_coefficients_against_a_loop():
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
-def test_a_perfect_output_means_the_noise_and_the_picture(kind):
+def test_a_perfect_output_means_the_noise_and_the_image(kind):
     schedule = NoiseSchedule(scheduler_betas(LINEAR), kind)
     generator = torch.Generator().manual_seed(0)
     x_0, noise = torch.rand(5, 3, 4, 4, generator=generator) * 2 - 1, torch.randn(5, 3, 4, 4, generator=generator)

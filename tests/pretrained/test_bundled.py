@@ -73,8 +73,8 @@ def test_its_faces_are_what_its_dm_makes_of_their_seeds(encoder):
     assert len(paths) == 8 and np.abs(made.astype(int) - shipped).mean((1, 2, 3)).max() < 2
 
 
-def test_its_attributes_steer_the_picture(encoder):
-    """More blond hair is a lighter picture, more black hair a darker one, and the sparse directions are sparse."""
+def test_its_attributes_steer_the_image(encoder):
+    """More blond hair is a lighter image, more black hair a darker one, and the sparse directions are sparse."""
     attributes = encoder.attributes(sparse=True)
     assert len(encoder.attributes()) == 40 and all((attributes[name].weights != 0).sum() <= 16 for name in attributes)
     faces = list_folder(FACES)[:2]
@@ -87,7 +87,7 @@ def test_its_attributes_steer_the_picture(encoder):
         assert (way * lighter > least).all()
 
 
-def test_a_picture_s_own_code_beats_another_s(encoder, faces):
+def test_an_image_s_own_code_beats_another_s(encoder, faces):
     """At time-steps where images differ, G of the image's own code lowers the error that G of another's leaves."""
     model = encoder.model
     generator = torch.Generator().manual_seed(0)
@@ -105,12 +105,12 @@ def test_a_picture_s_own_code_beats_another_s(encoder, faces):
 
 
 def test_z_is_not_ignored(encoder, faces):
-    """Swapping codes changes the picture; an edit of strength 0 does not."""
-    picture, other = (Image.open(path).convert("RGB") for path in list_folder(FACES)[:2])
+    """Swapping codes changes the image; an edit of strength 0 does not."""
+    image, other = (Image.open(path).convert("RGB") for path in list_folder(FACES)[:2])
     arguments = {"crop": "center"}
-    kept = np.asarray(ditifeat.edit(encoder, picture, reference=other, scale=0.0, **arguments)).astype(int)
-    swapped = np.asarray(ditifeat.edit(encoder, picture, reference=other, **arguments)).astype(int)
-    assert np.abs(kept - np.asarray(picture)).mean() < 8
+    kept = np.asarray(ditifeat.edit(encoder, image, reference=other, scale=0.0, **arguments)).astype(int)
+    swapped = np.asarray(ditifeat.edit(encoder, image, reference=other, **arguments)).astype(int)
+    assert np.abs(kept - np.asarray(image)).mean() < 8
     assert np.abs(swapped - kept).mean() > 2
 
 

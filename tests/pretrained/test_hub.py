@@ -43,6 +43,13 @@ def test_what_the_hub_has_not(hub, repo, revision, file, kind, words):
     assert isinstance(error.value, ValueError)
 
 
+def test_a_cache_in_the_home_folder(hub, monkeypatch):
+    monkeypatch.setenv("HOME", str(hub.cache))
+    home = replace(hub.options, cache_dir="~/mine")
+    assert download("org/model", None, "config.json", home).is_relative_to(hub.cache / "mine")
+    assert download_optional("org/model", COMMIT, "config.json", home).is_relative_to(hub.cache / "mine")
+
+
 def test_tokens(hub):
     hub.private.add("org/model")
     assert download("org/model", None, "config.json", replace(hub.options, token="secret")).exists()
