@@ -105,7 +105,7 @@ def evaluate_edits(
     known = logits(classifier, held_out)
     scorer = ChangeScorer(classifier, known.std(0).clip(1e-8), classifier_features(classifier, held_out[count:]))
     edits: dict[str, Any] = {}
-    total = len(encoders) * (2 * len(chosen) * len(STRENGTHS) + len(RANGES))
+    total = sum(2 * len(chosen) * len(STRENGTHS) + len(_ranges(encoder)) for encoder in encoders)
     with tqdm(total=total, unit="edit", disable=not progress) as bar:
         for title, encoder in zip(_titles(encoders), encoders, strict=True):
             editor = _Editor.of(encoder, held_out[:count], steps, bar)
@@ -251,11 +251,16 @@ def _attribute_edits(editor: _Editor, scorer: ChangeScorer, split: Split, direct
     return {"mean": _mean(rows), "attributes": rows}
 
 
+def _ranges(encoder: Encoder) -> tuple[tuple[int, int], ...]:
+    """The ranges of time-steps whose subsets can be swapped; none where there is one subset."""
+    return RANGES if encoder.partition.k > 1 else ()
+
+
 def _range_edits(editor: _Editor, scorer: ChangeScorer) -> dict[str, Any]:
-    """The subsets of each range of time-steps taken from the next image; nothing where there is one subset."""
+    """The subsets of each range of time-steps taken from the next image."""
     partition, z = editor.encoder.partition, editor.z
     found = {}
-    for lo, hi in RANGES if partition.k > 1 else ():
+    for lo, hi in _ranges(editor.encoder):
         edited = editor.edited(subset_edit(partition, z, z.roll(1, 0), partition.subsets_of_time_steps(lo, hi)))
         changes = float(np.abs(scorer.changes(editor.kept, edited)).mean())
         mean = {"off_target": changes, **scorer.identity(editor.kept, edited)}
