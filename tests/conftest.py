@@ -1,4 +1,4 @@
-"""A small model with random weights, whole and saved; and pictures that nobody owns."""
+"""A small model with random weights, whole and saved; and images that nobody owns."""
 
 import os
 import sys
@@ -82,20 +82,20 @@ def tiny_encoder(tiny_folder):
     return ditifeat.load_encoder(tiny_folder)
 
 
-def make_picture(seed=0, width=48, height=40):
-    """A smooth random picture."""
+def make_image(seed=0, width=48, height=40):
+    """A smooth random image."""
     small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """A folder of ten pictures, some in a folder below."""
+    """A folder of ten images, some in a folder below."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "more").mkdir()
     for i in range(10):
-        make_picture(i).save(folder / ("more" if i >= 7 else "") / f"{i:02d}.png")
-    (folder / "notes.txt").write_text("not a picture")
+        make_image(i).save(folder / ("more" if i >= 7 else "") / f"{i:02d}.png")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from ditifeat.app.cli import main
 from ditifeat.model.encoders import EncoderSpec
 from ditifeat.train.recipe import recipe_to_dict
-from tests.conftest import make_picture, tiny_recipe
+from tests.conftest import make_image, tiny_recipe
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 slow = pytest.mark.slow
@@ -57,7 +57,7 @@ def data(tmp_path):
     folder.mkdir()
     rows = []
     for i in range(40):
-        make_picture(i, 89, 109).save(folder / f"{i:06d}.png")
+        make_image(i, 89, 109).save(folder / f"{i:06d}.png")
         rows.append(f"{i:06d}.png {1 if i % 2 else -1} {1 if i % 3 else -1}")
     (folder / "list_attr.txt").write_text("40\nOdd Third\n" + "\n".join(rows) + "\n")
     return folder

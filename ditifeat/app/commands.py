@@ -34,7 +34,7 @@ def encode(arguments: argparse.Namespace) -> None:
         raise InputError(f"{', '.join(arguments.images)}: no image was encoded{skipped}")
     features.save(arguments.out)
     image = encoder.config.image
-    cropped = f"cropped for {image.alignment}" if arguments.crop == "model" else "the central square"
+    cropped = f"expected alignment: {image.alignment}" if arguments.crop == "model" else "the central square"
     print(f"{arguments.out}: features {features.shape} by {encoder.config.name}, from {image.size} px, {cropped}")
     if features.skipped:
         print(_skipped(features.skipped))

@@ -52,6 +52,11 @@ class Run:
         return summary
 
 
+def _has_trained(folder: Path) -> bool:
+    """Whether a stage began: a run that was refused before, for its images say, may begin again."""
+    return any(folder.glob("*-run")) or any((folder / name).exists() for name in ("dm", "model"))
+
+
 @contextmanager
 def claimed(folder: Path, recipe: Recipe, *, resume: bool) -> Iterator[None]:
     """Hold a run's folder, which nobody else then writes to: a new one gets the recipe, an old one must have the same.
@@ -68,7 +73,7 @@ def claimed(folder: Path, recipe: Recipe, *, resume: bool) -> Iterator[None]:
     if not path.exists() and (folder.is_file() or any(entry.name != ".lock" for entry in _entries(folder))):
         raise RecipeError(f"{folder}: is not empty and holds no run; use another folder")
     with exclusive(folder):
-        if not path.exists():
+        if not path.exists() or not (resume or _has_trained(folder)):
             write_text(path, yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
         elif not resume:
             raise RecipeError(f"{folder}: holds a run already; go on with --resume, or use another folder")

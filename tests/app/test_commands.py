@@ -13,7 +13,7 @@ from PIL import Image
 import ditifeat
 from ditifeat.app import commands
 from ditifeat.app.cli import main
-from tests.conftest import make_picture, random_model, tiny_recipe
+from tests.conftest import make_image, random_model, tiny_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,7 +199,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
 def test_images_that_cannot_be_decoded_can_be_skipped(tiny_folder, tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()
-    make_picture().save(folder / "good.png")
+    make_image().save(folder / "good.png")
     (folder / "bad.png").write_bytes(b"x")
     command = ("encode", folder, "--out", tmp_path / "x.npz", "--model", tiny_folder)
     assert run(*command) == 2 and not (tmp_path / "x.npz").exists()

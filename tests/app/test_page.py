@@ -15,7 +15,7 @@ import pytest
 from ditifeat import InputError
 from ditifeat.app.demo import Demo
 from ditifeat.app.page import serve
-from tests.conftest import make_picture
+from tests.conftest import make_image
 
 gradio = pytest.importorskip("gradio")
 
@@ -126,7 +126,7 @@ def test_the_page_in_a_browser(browser, server, tmp_path):
     assert source(browser, "after") == second and server[0].poll() is None
 
     good = tmp_path / "good.png"
-    make_picture(3, 90, 80).save(good)
+    make_image(3, 90, 80).save(good)
     # The clear button, then another file: what a person does.
     for button in find(browser, "#upload button[aria-label*='lear'], #upload button[aria-label*='emove']"):
         button.click()

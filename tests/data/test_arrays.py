@@ -6,7 +6,7 @@ import torch
 
 from ditifeat import InputError
 from ditifeat.data.arrays import array_to_image, tensor_to_image
-from tests.conftest import make_picture
+from tests.conftest import make_image
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_a_tensor_without_dark_values_warns():
 
 
 def test_grey_and_rgba_arrays():
-    grey = np.asarray(make_picture().convert("L"))
+    grey = np.asarray(make_image().convert("L"))
     assert np.array_equal(np.asarray(array_to_image(grey))[..., 0], grey)
     assert np.array_equal(array_to_image(grey[..., None]), array_to_image(grey))
     assert (np.asarray(array_to_image(np.zeros((16, 16, 4), np.uint8))) == 255).all()
 
 
-PIXELS = np.asarray(make_picture(width=16, height=12))
+PIXELS = np.asarray(make_image(width=16, height=12))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])

@@ -15,18 +15,18 @@ from ditifeat import ImageDecodeError, InputError
 from ditifeat.data.batches import MAX_THREADS, batches
 from ditifeat.data.preprocessing import Preprocessing
 from ditifeat.data.sources import SourceReport
-from tests.conftest import make_picture
+from tests.conftest import make_image
 
 
 def test_one_pixel_holds_nothing(tmp_path):
-    make_picture(width=1, height=1).save(tmp_path / "dot.png")
+    make_image(width=1, height=1).save(tmp_path / "dot.png")
     with pytest.raises(ImageDecodeError, match=r"dot\.png.*1 x 1"):
         list(batches(tmp_path / "dot.png", Preprocessing(32), 1))
 
 
 def test_bad_images_can_be_skipped(tmp_path, caplog):
     for i in range(5):
-        make_picture(i).save(tmp_path / f"{i}.png")
+        make_image(i).save(tmp_path / f"{i}.png")
     (tmp_path / "2.png").write_bytes(b"broken")
     with pytest.raises(ImageDecodeError, match=r"2\.png"):
         list(batches(tmp_path, Preprocessing(32), 2))
@@ -50,7 +50,7 @@ def test_reading_runs_only_a_little_ahead():
     def images():
         for i in range(1000):
             read.append(i)
-            yield make_picture(i % 3)
+            yield make_image(i % 3)
 
     stream = batches(images(), Preprocessing(32), 4)
     next(stream)
@@ -60,7 +60,7 @@ def test_reading_runs_only_a_little_ahead():
 
 def test_what_the_system_cannot_read_is_never_skipped(tmp_path):
     for i in range(8):
-        make_picture(i).save(tmp_path / f"{i}.png")
+        make_image(i).save(tmp_path / f"{i}.png")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     paths = [tmp_path / f"{i}.png" for i in range(8)]
     assert sum(len(names) for names, _ in batches(paths, Preprocessing(32), 8, on_error="skip")) == 8
@@ -97,19 +97,19 @@ def test_a_wrong_argument_is_never_skipped():
 )
 def test_impossible_arguments_are_refused(arguments, words):
     with pytest.raises(InputError, match=words):
-        list(batches([make_picture()], Preprocessing(32), **arguments))
+        list(batches([make_image()], Preprocessing(32), **arguments))
 
 
 def test_missing_and_damaged_images_are_reported_by_name(tmp_path):
-    make_picture().save(tmp_path / "a.png")
+    make_image().save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:100])
     images = [
         tmp_path / "a.png",
         tmp_path / "b.png",
         tmp_path / "c.png",
-        make_picture(),
+        make_image(),
         b"no image",
-        make_picture(1, 1, 1),
+        make_image(1, 1, 1),
     ]
     report = SourceReport()
     ((names, rows),) = batches(images, Preprocessing(32), 8, on_error="skip", report=report)
@@ -126,7 +126,7 @@ def test_threads_are_bounded_and_nothing_global_changes():
     def images():
         for i in range(200):
             limits.append(threading.active_count() - threads)
-            yield make_picture(i % 3)
+            yield make_image(i % 3)
 
     pillow = (Image.MAX_IMAGE_PIXELS, dict(Image.OPEN))
     for _ in batches(images(), Preprocessing(32), 4):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from ditifeat.data.decode import decode
-from tests.conftest import make_picture
+from tests.conftest import make_image
 
 
 def fixed(values):
@@ -79,7 +79,7 @@ def test_wide_colours_become_srgb(icc, matrix, colour, kind):
 
 
 def test_srgb_is_left_as_it_is():
-    image = make_picture()
+    image = make_image()
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert np.array_equal(np.asarray(saved(image, icc_profile=icc)), np.asarray(image))
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ditifeat import ImageDecodeError, InputError
 from ditifeat.data.decode import MAX_PIXELS, decode, is_image, to_rgb
-from tests.conftest import make_picture
+from tests.conftest import make_image
 
 
 def read(path):
@@ -48,7 +48,7 @@ def test_alpha_is_composited_on_white(tmp_path):
 
 
 def test_exif_orientation_is_applied(tmp_path):
-    image = make_picture(width=30, height=20)
+    image = make_image(width=30, height=20)
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 270 degrees to see it upright
     image.save(tmp_path / "turned.png", exif=exif)
@@ -59,7 +59,7 @@ def test_exif_orientation_is_applied(tmp_path):
 
 
 def test_other_colours(tmp_path):
-    image = make_picture()
+    image = make_image()
     image.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
     assert np.abs(read(tmp_path / "cmyk.jpg").astype(int) - np.asarray(image)).mean() < 12
     image.convert("L").save(tmp_path / "grey.png")
@@ -102,7 +102,7 @@ def test_truncated_files(tmp_path, suffix):
 def test_damaged_bytes_raise_our_error_or_none(tmp_path, seed):
     rng = np.random.default_rng(seed)
     path = tmp_path / f"x.{['png', 'jpg', 'webp', 'tif'][seed % 4]}"
-    make_picture(seed).save(path)
+    make_image(seed).save(path)
     data = bytearray(path.read_bytes())
     for place in rng.integers(0, len(data), 20):
         data[place] = rng.integers(0, 256)
@@ -141,15 +141,15 @@ def test_missing_and_unreadable_files(tmp_path):
 @pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"])
 def test_kinds_that_people_have(kind):
     file = io.BytesIO()
-    make_picture().save(file, kind)
+    make_image().save(file, kind)
     pixels = np.asarray(decode(file.getvalue(), "x")).astype(int)
-    assert np.abs(pixels - np.asarray(make_picture())).mean() < 12
+    assert np.abs(pixels - np.asarray(make_image())).mean() < 12
 
 
 @pytest.mark.parametrize("kind", ["EPS", "JPEG2000", "PCX", "TGA", "ICO"])
 def test_kinds_that_are_refused(kind):
     file = io.BytesIO()
-    make_picture().save(file, kind)
+    make_image().save(file, kind)
     with pytest.raises(ImageDecodeError, match="x: is not an image of a known kind"):
         decode(file.getvalue(), "x")
 
@@ -158,8 +158,8 @@ def test_heic():
     heif = pytest.importorskip("pillow_heif")
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
-    heif.from_pillow(make_picture()).save(file, quality=95, exif=exif.tobytes())
-    upright = make_picture().transpose(Image.Transpose.ROTATE_270)
+    heif.from_pillow(make_image()).save(file, quality=95, exif=exif.tobytes())
+    upright = make_image().transpose(Image.Transpose.ROTATE_270)
     assert np.abs(np.asarray(decode(file.getvalue(), "x")).astype(int) - np.asarray(upright)).mean() < 12
     assert is_image(io.BytesIO(file.getvalue()))
     with pytest.raises(ImageDecodeError, match="x: is damaged"):
@@ -184,7 +184,7 @@ def test_sixteen_bit_pgm():
 def test_damaged_exif_turns_nothing(exif, caplog):
     for kind in ("JPEG", "PNG", "WEBP"):
         file = io.BytesIO()
-        make_picture(width=30, height=20).save(file, kind, exif=exif)
+        make_image(width=30, height=20).save(file, kind, exif=exif)
         assert decode(file.getvalue(), "x").size == (30, 20)
     assert ("x: its damaged EXIF is ignored" in caplog.text) == (b"garbage" in exif)
 
@@ -192,8 +192,8 @@ def test_damaged_exif_turns_nothing(exif, caplog):
 def test_a_turned_tiff_is_turned_once():
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
-    make_picture(width=30, height=20).save(file, "TIFF", exif=exif)
-    upright = np.asarray(make_picture(width=30, height=20).transpose(Image.Transpose.ROTATE_270))
+    make_image(width=30, height=20).save(file, "TIFF", exif=exif)
+    upright = np.asarray(make_image(width=30, height=20).transpose(Image.Transpose.ROTATE_270))
     assert np.array_equal(np.asarray(decode(file.getvalue(), "x")), upright)
     assert np.array_equal(np.asarray(decode(Image.open(file), "x")), upright)
 
@@ -209,7 +209,7 @@ def test_a_pillow_image_stays_as_it_is():
     before = (image.mode, image.tobytes(), dict(image.info))
     to_rgb(image).putpixel((0, 0), (9, 9, 9))
     assert (image.mode, image.tobytes(), dict(image.info)) == before
-    rgb = make_picture()
+    rgb = make_image()
     before = rgb.tobytes()
     to_rgb(rgb).putpixel((0, 0), (9, 9, 9))
     assert rgb.tobytes() == before
@@ -229,7 +229,7 @@ def test_what_the_system_cannot_read_is_no_damaged_image(tmp_path, monkeypatch, 
     def fail(*_, **__):
         raise OSError(number, os.strerror(number))
 
-    make_picture().save(tmp_path / "x.png")
+    make_image().save(tmp_path / "x.png")
     monkeypatch.setattr("builtins.open", fail)
     with pytest.raises(InputError, match=r"x\.png.*read") as error:
         read(tmp_path / "x.png")
@@ -237,7 +237,7 @@ def test_what_the_system_cannot_read_is_no_damaged_image(tmp_path, monkeypatch, 
 
 
 def test_an_open_image_that_the_system_cannot_read_is_no_damaged_one(tmp_path, monkeypatch):
-    make_picture().save(tmp_path / "x.png")
+    make_image().save(tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as image:
         monkeypatch.setattr(type(image), "load", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "I/O error")))
         with pytest.raises(InputError, match="I/O error") as error:
@@ -247,7 +247,7 @@ def test_an_open_image_that_the_system_cannot_read_is_no_damaged_one(tmp_path, m
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
 def test_an_image_that_its_owner_closed_is_no_damaged_one(tmp_path, kind):
-    make_picture().save(tmp_path / "x", kind)
+    make_image().save(tmp_path / "x", kind)
     image = Image.open(tmp_path / "x")
     image.close()
     with pytest.raises(InputError, match="x: was closed before it was read") as error:
@@ -256,7 +256,7 @@ def test_an_image_that_its_owner_closed_is_no_damaged_one(tmp_path, kind):
 
 
 def test_a_damaged_image_that_is_open_is_a_damaged_one(tmp_path):
-    make_picture().save(tmp_path / "x.png")
+    make_image().save(tmp_path / "x.png")
     image = Image.open(io.BytesIO((tmp_path / "x.png").read_bytes()[:-400]))
     with pytest.raises(ImageDecodeError, match="x: is damaged"):
         decode(image, "x")
@@ -271,7 +271,7 @@ def test_a_file_of_gigabytes_is_refused_before_it_is_read(tmp_path):
 
 def test_is_image_looks_at_the_beginning_only():
     file = io.BytesIO()
-    make_picture().save(file, "JPEG")
+    make_image().save(file, "JPEG")
     assert is_image(io.BytesIO(file.getvalue()[:1000]))
     for data in (b"", b"BM", b"BMW drives", b"P5 text", b"II*\0" + bytes(50), b"GIF8", b"RIFF0000WEBP", bytes(64)):
         assert not is_image(io.BytesIO(data)), data

@@ -12,7 +12,7 @@ from ditifeat import InputError
 from ditifeat.data.decode import HAS_HEIC
 from ditifeat.data.folders import list_folder, read_tar
 from ditifeat.data.sources import SourceReport, sources
-from tests.conftest import make_picture
+from tests.conftest import make_image
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -51,7 +51,7 @@ def names_of(images, report=None):
 
 def png(seed=0):
     file = io.BytesIO()
-    make_picture(seed, 16, 16).save(file, "PNG")
+    make_image(seed, 16, 16).save(file, "PNG")
     return file.getvalue()
 
 

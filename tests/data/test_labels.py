@@ -10,7 +10,7 @@ import torch
 from ditifeat import InputError
 from ditifeat.data.labels import read_labels
 from ditifeat.data.sources import sources
-from tests.conftest import make_picture
+from tests.conftest import make_image
 
 NAMES = ("a/1.jpg", "a/2.jpg", "a/3.jpg")
 UNNAMED = ("0", "1", "2")
@@ -290,7 +290,7 @@ def test_images_of_equal_file_names_get_their_own_labels(tmp_path, images, keys)
     rows = [(animal, i) for animal in ("cats", "dogs") for i in range(2)]
     for animal, i in rows:
         (tmp_path / "src" / animal).mkdir(parents=True, exist_ok=True)
-        make_picture(i, 8, 8).save(tmp_path / "src" / animal / f"{i}.png")
+        make_image(i, 8, 8).save(tmp_path / "src" / animal / f"{i}.png")
     for name in ("x.tar", "y.tar"):
         with tarfile.open(tmp_path / name, "w") as tar:
             tar.add(tmp_path / "src", ".")
@@ -318,7 +318,7 @@ def test_images_of_equal_file_names_get_their_own_labels(tmp_path, images, keys)
 def test_two_folders_and_labels_without_folders(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        make_picture(0, 8, 8).save(tmp_path / folder / "1.png")
+        make_image(0, 8, 8).save(tmp_path / folder / "1.png")
     names = [name for name, _ in sources([tmp_path / "a", tmp_path / "b"])]
     with pytest.raises(InputError, match=r"a/1\.png' and '.*b/1\.png' both match the one label of '1\.png'"):
         read_labels({"1.png": 1}, names)

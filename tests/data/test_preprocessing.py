@@ -6,7 +6,7 @@ from PIL import Image
 
 from ditifeat import InputError
 from ditifeat.data.preprocessing import Preprocessing
-from tests.conftest import make_picture
+from tests.conftest import make_image
 
 
 def test_crop_is_that_of_the_paper_without_resampling():
@@ -14,7 +14,7 @@ def test_crop_is_that_of_the_paper_without_resampling():
     preprocessing = Preprocessing(64, crop)
     assert preprocessing.box(178, 218) == (25, 57, 153, 185)
     assert preprocessing.box(89, 109) == (12, 28, 76, 92)
-    image = make_picture(width=89, height=109)
+    image = make_image(width=89, height=109)
     assert np.array_equal(preprocessing.apply(image), np.asarray(image)[28:92, 12:76])
     assert preprocessing.box(100, 60, "center") == (20, 0, 80, 60)
     assert not np.array_equal(preprocessing.apply(image), preprocessing.apply(image, "center"))

@@ -1,6 +1,8 @@
 """Whatever users pass as images: names, order, and rows that later changes of their objects do not reach."""
 
 import io
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -13,11 +15,11 @@ from ditifeat.data.batches import batches
 from ditifeat.data.folders import list_folder
 from ditifeat.data.preprocessing import Preprocessing
 from ditifeat.data.sources import is_single, sources
-from tests.conftest import make_picture
+from tests.conftest import make_image
 
 
 def test_every_kind_of_input_gives_the_same_pixels(tmp_path):
-    image = make_picture()
+    image = make_image()
     image.save(tmp_path / "x.png")
     pixels = np.asarray(image)
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
@@ -49,7 +51,8 @@ def test_other_things_are_refused(thing):
         list(sources(thing))
 
 
-def test_folder_order_and_names(photos):
+def test_folder_order_and_names(photos, tmp_path):
+    photos = Path(shutil.copytree(photos, tmp_path / "photos"))
     names = [name for name, _ in sources(photos)]
     assert names == sorted(names) and names[-1] == "more/09.png" and len(names) == 10
     (photos / ".hidden.png").write_bytes(b"")
@@ -67,7 +70,7 @@ def expected(images):
     return [PREPROCESSING.apply(image) for image in images]
 
 
-PICTURES = [make_picture(i) for i in range(6)]
+PICTURES = [make_image(i) for i in range(6)]
 
 
 # ---- objects are read when they are pulled, in the caller's thread

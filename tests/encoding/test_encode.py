@@ -7,7 +7,7 @@ import torch
 import ditifeat
 from ditifeat import ImageDecodeError, InputError
 from ditifeat.encoding.encoder import stream
-from tests.conftest import make_picture
+from tests.conftest import make_image
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_a_folder_gives_a_row_a_image(features, tiny_encoder, photos):
 
 
 def test_one_image_is_one_dimensional_and_a_list_is_not(tiny_encoder):
-    image = make_picture()
+    image = make_image()
     for single in (image, np.asarray(image), torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)):
         assert ditifeat.encode(tiny_encoder, single).shape == (32,)
     assert ditifeat.encode(tiny_encoder, [image]).shape == (1, 32)
@@ -43,7 +43,7 @@ def test_rows_do_not_depend_on_the_batch_size(tiny_encoder, photos):
 
 
 def test_rows_are_what_the_network_says(tiny_encoder):
-    image = make_picture(width=32, height=32)
+    image = make_image(width=32, height=32)
     x = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 127.5 - 1
     assert np.allclose(ditifeat.encode(tiny_encoder, image), tiny_encoder(x.contiguous())[0], atol=1e-4)
 
@@ -83,24 +83,24 @@ def test_a_bar_for_several_batches_alone(tiny_encoder, photos, capsys):
 )
 def test_wrong_arguments_are_refused(tiny_encoder, arguments):
     with pytest.raises(InputError):
-        ditifeat.encode(tiny_encoder, [make_picture()], **arguments)
+        ditifeat.encode(tiny_encoder, [make_image()], **arguments)
 
 
 @pytest.mark.parametrize("encoder", [None, "celeba64-mini", torch.nn.Identity()])
 def test_what_is_no_encoder_is_refused(encoder):
     with pytest.raises(InputError, match="load_encoder"):
-        ditifeat.encode(encoder, [make_picture()])
+        ditifeat.encode(encoder, [make_image()])
 
 
 def test_a_bad_image_is_named(tiny_encoder, tmp_path):
-    make_picture().save(tmp_path / "good.png")
+    make_image().save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"x")
     with pytest.raises(ImageDecodeError, match=r"bad\.png"):
         ditifeat.encode(tiny_encoder, tmp_path)
 
 
 def test_an_iterator_is_read_as_it_goes(tiny_encoder):
-    first = next(stream(tiny_encoder, (make_picture(i) for i in range(10**9)), batch_size=2))
+    first = next(stream(tiny_encoder, (make_image(i) for i in range(10**9)), batch_size=2))
     assert first[0] == ["0", "1"] and first[1].shape == (2, 32)
 
 

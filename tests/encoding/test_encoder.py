@@ -13,7 +13,7 @@ import ditifeat
 from ditifeat import InputError, ModelError
 from ditifeat.encoding import encoder as encoder_module
 from ditifeat.encoding.device import choose_device
-from tests.conftest import make_picture, random_model, tiny_recipe
+from tests.conftest import make_image, random_model, tiny_recipe
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_features_say_what_made_them(tiny_encoder, photos, tmp_path):
     # The tiny model's crop is the central square, and so is "center".
     assert features.preprocessing == tiny_encoder.encode(photos, crop="center").preprocessing != ""
     assert features.skipped == ()
-    make_picture().save(tmp_path / "good.png")
+    make_image().save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"x")
     some = tiny_encoder.encode(tmp_path, on_error="skip")
     assert some.names == ("good.png",) and some.skipped == ("bad.png",)

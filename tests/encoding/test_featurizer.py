@@ -16,7 +16,7 @@ import ditifeat
 from ditifeat import DiTiFeaturizer, InputError
 from ditifeat.data.folders import list_folder
 from ditifeat.encoding.featurizer import _cached_encoder
-from tests.conftest import make_picture, random_model, tiny_recipe
+from tests.conftest import make_image, random_model, tiny_recipe
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_one_string_is_a_folder_or_an_image(featurizer, photos, expected):
 
 
 def test_images_themselves(featurizer):
-    image = make_picture()
+    image = make_image()
     assert featurizer.transform(image).shape == (1, 32)
     assert featurizer.transform([image, image]).shape == (2, 32)
     assert featurizer.transform(np.stack([np.asarray(image)] * 3)).shape == (3, 32)

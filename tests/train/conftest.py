@@ -17,13 +17,13 @@ from ditifeat.train.tasks.contrastive import ContrastiveTask
 from ditifeat.train.tasks.diffae import DiffAETask, build_diffae
 from ditifeat.train.tasks.diti import DiTiRecipe, DiTiTask, build_diti
 from ditifeat.train.tasks.dm import DMTask, build_dm
-from tests.conftest import make_picture, method_recipe, random_model, tiny_recipe
+from tests.conftest import make_image, method_recipe, random_model, tiny_recipe
 
 OPTIMISER = Optimiser(20 * 4, batch=4, lr=1e-3, decay="cosine", warmup=3, weight_decay=0.01, ema=0.9)
 
 
 def training_images(count=12, flip=True):
-    rows = np.stack([np.asarray(make_picture(i, 32, 32)) for i in range(count)])
+    rows = np.stack([np.asarray(make_image(i, 32, 32)) for i in range(count)])
     return TrainingImages(rows, [f"{i}.png" for i in range(count)], flip=flip)
 
 

@@ -13,7 +13,7 @@ from ditifeat.data.preprocessing import Preprocessing
 from ditifeat.errors import MissingInputError, WriteError
 from ditifeat.train import data as module
 from ditifeat.train.data import prepare
-from tests.conftest import make_picture
+from tests.conftest import make_image
 from tests.train.conftest import training_images
 
 SPEC = Preprocessing(32)
@@ -24,7 +24,7 @@ def images(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(6):
-        make_picture(i).save(folder / f"{i}.png")
+        make_image(i).save(folder / f"{i}.png")
     return folder
 
 
@@ -58,10 +58,10 @@ def test_no_images(tmp_path):
 @pytest.mark.parametrize(
     "change,words",
     [
-        (lambda f: make_picture(9).save(f / "9.png"), r"1 added \(9\.png\)"),
+        (lambda f: make_image(9).save(f / "9.png"), r"1 added \(9\.png\)"),
         (lambda f: (f / "2.png").unlink(), r"1 deleted \(2\.png\)"),
         (lambda f: (f / "2.png").rename(f / "7.png"), r"1 added \(7\.png\), 1 deleted \(2\.png\)"),
-        (lambda f: make_picture(9).save(f / "2.png"), r"1 changed \(2\.png\)"),
+        (lambda f: make_image(9).save(f / "2.png"), r"1 changed \(2\.png\)"),
         (lambda f: (f / "2.png").write_bytes(b""), r"1 changed \(2\.png\)"),
     ],
 )
@@ -73,9 +73,9 @@ def test_other_images_are_noticed(images, tmp_path, change, words):
 
 
 def test_other_pixels_in_as_many_bytes_are_noticed(images, tmp_path):
-    make_picture(0).save(images / "0.bmp")
+    make_image(0).save(images / "0.bmp")
     prepare(images, SPEC, tmp_path / "cache")
-    make_picture(8).save(images / "0.bmp")
+    make_image(8).save(images / "0.bmp")
     with pytest.raises(RecipeError, match=r"1 changed \(0\.bmp\)"):
         prepare(images, SPEC, tmp_path / "cache")
 
@@ -103,7 +103,7 @@ def test_a_tar_follows_the_same_rules(images, tmp_path):
     assert len(names) == 6
     shutil.copyfile(tmp_path / "a.tar", tmp_path / "b.tar")
     assert prepare(tmp_path / "b.tar", SPEC, tmp_path / "cache").names == names
-    make_picture(9).save(images / "9.png")
+    make_image(9).save(images / "9.png")
     pack("a.tar")
     with pytest.raises(RecipeError, match=r"1 changed \(a\.tar\)"):
         prepare(tmp_path / "a.tar", SPEC, tmp_path / "cache")
@@ -165,7 +165,7 @@ def test_a_stopped_decoding_of_other_images_begins_again(images, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         prepare(images, SPEC, tmp_path / "cache")
     monkeypatch.undo()
-    make_picture(9).save(images / "0.png")
+    make_image(9).save(images / "0.png")
     decoded = prepare(images, SPEC, tmp_path / "cache")
     assert np.array_equal(decoded.array, prepare(images, SPEC, tmp_path / "whole").array)
 

@@ -9,7 +9,7 @@ import torch
 import ditifeat
 from ditifeat.train.evaluate import evaluate, reconstruction
 from ditifeat.train.tasks.diffae import build_diffae
-from tests.conftest import make_picture, method_recipe, random_model, tiny_recipe
+from tests.conftest import make_image, method_recipe, random_model, tiny_recipe
 from tests.train.conftest import training_images
 
 
@@ -39,7 +39,7 @@ def test_the_model_s_own_directions_fit_its_edits(evaluated):
     report = encoder.attributes()
     assert report.about["weights"] == encoder.weights
     assert report.about["preprocessing"] == encoder.config.image.fingerprint()
-    edited = ditifeat.edit(encoder, make_picture(0), report["bright"], scale=0.2, steps=3)
+    edited = ditifeat.edit(encoder, make_image(0), report["bright"], scale=0.2, steps=3)
     assert edited.size == (32, 32)
 
 

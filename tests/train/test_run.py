@@ -22,11 +22,19 @@ def claim(folder, recipe, resume=False):
 def test_a_folder_belongs_to_one_recipe(tmp_path):
     folder = tmp_path / "run"
     claim(folder, tiny_recipe())
+    (folder / "dm-run").mkdir()
     with pytest.raises(RecipeError, match="--resume"):
         claim(folder, tiny_recipe())
     claim(folder, tiny_recipe(), resume=True)
     with pytest.raises(RecipeError, match="another recipe"):
         claim(folder, tiny_recipe(seed=1), resume=True)
+
+
+def test_a_run_that_was_refused_before_training_may_begin_again(tmp_path):
+    folder = tmp_path / "run"
+    claim(folder, tiny_recipe())  # then no image was found, say
+    claim(folder, tiny_recipe(seed=1))
+    claim(folder, tiny_recipe(seed=1), resume=True)
 
 
 def test_recipes_are_compared_as_recipes(tmp_path):
