@@ -26,6 +26,8 @@ FORMAT_VERSION = 1
 
 Method = Literal["diti", "diffae", "contrastive"]
 
+EstimatorKind = Literal["published", "decoded"]
+
 EstimatorOutput = Literal["gradient", "v"]
 
 
@@ -71,6 +73,8 @@ class ModelConfig:
         dm: where the frozen DM is.
         method: "diti" (PDAE is that with one subset), "diffae" (a conditional DM in place of frozen DM and estimator), or
             "contrastive" (an encoder alone).
+        estimator: "published" (PDAE's half U-Net) or "decoded" (`ditifeat.model.decoded.DecodedEstimator`, which gets the code
+            as an image too).
         estimator_output: what the estimator's network gives: "gradient" (G itself, as published) or "v" (a correction
             of the DM's v, which the schedule turns into G).
         training: a summary to read, not to act on.
@@ -88,6 +92,7 @@ class ModelConfig:
     codec: CodecSpec = CodecSpec()
     dm: DMReference = DMReference()
     method: Method = "diti"
+    estimator: EstimatorKind = "published"
     estimator_output: EstimatorOutput = "gradient"
     training: dict[str, Any] = field(default_factory=dict, hash=False)
     format_version: int = FORMAT_VERSION

@@ -107,7 +107,7 @@ class DecodedEstimator(nn.Module):
     def __init__(self, unet: UNet2DModel, latent_dim: int, shape: tuple[int, int, int], bounded: bool = True):
         super().__init__()
         self.bounded = bounded
-        self.half = GradientEstimator(unet, latent_dim, warm_start=True)
+        self.half_unet = GradientEstimator(unet, latent_dim, warm_start=True)
         self.decoder = CodeDecoder(latent_dim, shape)
         self.pyramid = CodePyramid(unet, 2 * shape[0])
         self.gate = nn.Linear(unet.time_embedding.linear_2.out_features, shape[0])
@@ -126,5 +126,5 @@ class DecodedEstimator(nn.Module):
         known = x_0_hat.clamp(-1, 1) if self.bounded else x_0_hat
         decoded = self.decoder(code)
         gate = self.gate(functional.silu(features.time_embedding))[:, :, None, None]
-        correction = self.half(self.pyramid(features, torch.cat([decoded, known], dim=1)), code)
+        correction = self.half_unet(self.pyramid(features, torch.cat([decoded, known], dim=1)), code)
         return gate * (decoded - x_0_hat) + sigma * correction

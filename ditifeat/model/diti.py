@@ -17,6 +17,7 @@ from ditifeat.errors import InputError, ModelError
 from ditifeat.files import load_strictly, read_tensors, write_tensors
 from ditifeat.model.codec import VAECodec, load_codec
 from ditifeat.model.config import ModelConfig, configured_last, read_config
+from ditifeat.model.decoded import DecodedEstimator
 from ditifeat.model.diffusion import DiffusionModel, check_fit
 from ditifeat.model.encoders import EncoderNetwork, read_encoder, write_encoder
 from ditifeat.model.estimator import GradientEstimator
@@ -35,6 +36,8 @@ WEIGHTINGS: dict[str, Callable[[NoiseSchedule, Tensor, Tensor], Tensor]] = {
     # Each image's error as a share of the frozen DM's: all time-steps count alike, also where most of it is unpredictable.
     "relative": lambda schedule, t, frozen: 1 / frozen.clamp(min=1e-12),
 }
+
+Estimator = GradientEstimator | DecodedEstimator
 
 Coefficient = Literal["published", "trained"]
 
@@ -80,7 +83,7 @@ class DiTi(GenerativeModel):
     cumulative_masks: Tensor
     subset_masks: Tensor
 
-    def __init__(self, config: ModelConfig, dm: DiffusionModel, encoder: EncoderNetwork, estimator: GradientEstimator):
+    def __init__(self, config: ModelConfig, dm: DiffusionModel, encoder: EncoderNetwork, estimator: Estimator):
         super().__init__()
         if dm.schedule.num_time_steps != config.partition.num_time_steps:
             raise ModelError(
@@ -104,10 +107,15 @@ class DiTi(GenerativeModel):
         self.dm.eval()
         return self
 
-    def _shift(self, features: DownPath, t: Tensor, code: Tensor) -> Tensor:
-        """G in the published units, whatever the estimator's network gives."""
-        output: Tensor = self.estimator(features, code)
-        return output if self.config.estimator_output == "gradient" else self.dm.schedule.at("v_shift", t) * output
+    def _shift(self, features: DownPath, x_t: Tensor, t: Tensor, code: Tensor, frozen: Tensor) -> Tensor:
+        """G in the published units, whatever the estimator's network gives; `frozen` is the frozen DM's noise."""
+        if not isinstance(self.estimator, DecodedEstimator):
+            output: Tensor = self.estimator(features, code)
+            return output if self.config.estimator_output == "gradient" else self.schedule.at("v_shift", t) * output
+        signal, sigma = self.schedule.at("signal", t), self.schedule.at("sigma", t)
+        correction: Tensor = self.estimator(features, code, (x_t - sigma * frozen) / signal, sigma)
+        # x_0' = x_0_hat + correction means c_t G = -signal / sigma * correction, and v_shift = -signal / c_t.
+        return self.schedule.at("v_shift", t) / sigma * correction
 
     def cumulative_code(self, z: Tensor, t: Tensor, *, detach: bool = False) -> Tensor:
         """Return `z_bar_t` `(B, d)`: the code with every dimension of a later subset set to 0 (DiTi section 4.2).
@@ -151,7 +159,8 @@ class DiTi(GenerativeModel):
         self._check(x_t, t, z)
         with torch.no_grad():
             features = self.dm.features(x_t, t)
-        return self._shift(features, t, self.cumulative_code(z, t) if cumulative else z)
+            frozen = self.dm.noise_from(features, x_t, t)
+        return self._shift(features, x_t, t, self.cumulative_code(z, t) if cumulative else z, frozen)
 
     @torch.no_grad()
     def noise(
@@ -169,7 +178,8 @@ class DiTi(GenerativeModel):
             x_t, t: as `frozen_noise`.
             z: codes `(B, d)`; None for the frozen DM's own noise.
             cumulative: as `shift`.
-            coefficient: of G: "published", `-sqrt(1 - alpha_bar_t)`, or "trained", the `c_t` of the loss.
+            coefficient: of G: "published", `-sqrt(1 - alpha_bar_t)`, or "trained", the `c_t` of the loss. A decoded estimator
+                knows the latter alone, so that the noise is that of its `x_0'`.
 
         Raises:
             InputError: as `frozen_noise`, and for another coefficient.
@@ -181,8 +191,8 @@ class DiTi(GenerativeModel):
         frozen = self.dm.noise_from(features, x_t, t)
         if z is None:
             return frozen
-        shift = self._shift(features, t, self.cumulative_code(z, t) if cumulative else z)
-        if coefficient == "trained":
+        shift = self._shift(features, x_t, t, self.cumulative_code(z, t) if cumulative else z, frozen)
+        if coefficient == "trained" or isinstance(self.estimator, DecodedEstimator):
             return frozen + self.schedule.at("shift_coefficient", t) * shift
         return frozen - self.schedule.at("sigma", t) * shift
 
@@ -199,13 +209,14 @@ class DiTi(GenerativeModel):
         with torch.no_grad():
             x_t = schedule.add_noise(self.dm.codec.encode(x_0), noise, t)
             features = self.dm.features(x_t, t)
-            error = noise - self.dm.noise_from(features, x_t, t)
+            frozen_noise = self.dm.noise_from(features, x_t, t)
+            error = noise - frozen_noise
         frozen = error.square().mean((1, 2, 3))
         weight = error_weight(schedule, weighting, t, frozen)
         coefficient = schedule.at("shift_coefficient", t)
         total = torch.zeros_like(weight)
         for stop in {"off": (False,), "on": (True,), "both": (False, True)}[detach]:
-            shift = self._shift(features, t, self.cumulative_code(z, t, detach=stop))
+            shift = self._shift(features, x_t, t, self.cumulative_code(z, t, detach=stop), frozen_noise)
             total = total + weight * (error - coefficient * shift).square().mean((1, 2, 3))
         return Losses(total, weight * frozen)
 
@@ -255,7 +266,7 @@ class DiTi(GenerativeModel):
         check_fit(dm.unet, dm.codec, config, dm_folder)
         encoder, mean, std = read_encoder(folder, config.encoder, config.image.size, config.latent_dim)
         tensors, _ = read_tensors(folder / "estimator.safetensors")
-        estimator = GradientEstimator(dm.unet, config.latent_dim, warm_start=True)
+        estimator = build_estimator(config, dm, warm_start=True)
         load_strictly(estimator, tensors, str(folder / "estimator.safetensors"))
         model = cls(config, dm, encoder, estimator)
         model.mean.copy_(mean)
@@ -281,6 +292,17 @@ class DiTi(GenerativeModel):
                 self.dm.save(folder / "dm", dtype, vae=self.config.codec.vae == "dm")
             if isinstance(self.codec, VAECodec) and self.config.codec.vae == "model":
                 self.codec.save(folder / "vae", dtype)
+
+
+def build_estimator(config: ModelConfig, dm: DiffusionModel, *, warm_start: bool) -> Estimator:
+    """Build the estimator that a configuration names, over a DM; a decoded one is always initialised as the DM's half U-Net.
+
+    Raises:
+        ModelError: if the DM is no unconditional DDPM.
+    """
+    if config.estimator == "published":
+        return GradientEstimator(dm.unet, config.latent_dim, warm_start)
+    return DecodedEstimator(dm.unet, config.latent_dim, dm.codec.shape(config.image.size), dm.codec.bounded)
 
 
 def error_weight(schedule: NoiseSchedule, weighting: str, t: Tensor, frozen: Tensor) -> Tensor:
