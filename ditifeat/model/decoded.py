@@ -114,6 +114,11 @@ class DecodedEstimator(nn.Module):
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 
+    @property
+    def code_embedding(self) -> nn.Linear:
+        """The first layer on a code, of the half U-Net."""
+        return self.half_unet.code_embedding
+
     def forward(self, features: DownPath, code: Tensor, x_0_hat: Tensor, sigma: Tensor) -> Tensor:
         """`x_0' - x_0_hat`, `(B, C, h, w)`.
 

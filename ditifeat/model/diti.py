@@ -78,6 +78,7 @@ class DiTi(GenerativeModel):
         True
     """
 
+    estimator: Estimator
     mean: Tensor
     std: Tensor
     cumulative_masks: Tensor

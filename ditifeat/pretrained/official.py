@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -67,7 +67,9 @@ def convert(checkpoint: str | Path, dm: str | Path) -> DiTi:
     model = _assemble(config, layout, DiffusionModel(unet, scheduler), encoder)
     load_strictly(model.encoder, _named_as(encoder_tensors, model.encoder, path), str(path))
     load_strictly(model.dm.unet, layout.unet_tensors(dm_weights), str(dm_path))
-    estimator = layout.estimator_tensors(_section(trained, "ema_decoder", path), model.estimator)
+    estimator = layout.estimator_tensors(
+        _section(trained, "ema_decoder", path), cast(GradientEstimator, model.estimator)
+    )
     load_strictly(model.estimator, estimator, str(path))
     return model.requires_grad_(False).eval()
 

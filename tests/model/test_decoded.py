@@ -8,7 +8,7 @@ from ditifeat.model.codec import PixelCodec
 from ditifeat.model.decoded import CodeDecoder, DecodedEstimator
 from ditifeat.model.diffusion import DiffusionModel
 from ditifeat.model.diti import DiTi, build_estimator
-from ditifeat.train.recipe import UNetSpec
+from ditifeat.train.sections import UNetSpec
 from ditifeat.train.tasks.dm import SCHEDULER, build_unet
 from tests.conftest import random_model, tiny_recipe
 
