@@ -33,6 +33,7 @@ class Features:
         model: the name of the model that encoded the images.
         weights: sha256 of that encoder's weights, 64 hex digits; empty where it is unknown.
         preprocessing: hash of size, crop and resampling of the images; empty where it is unknown.
+        flip_average: whether each row is the mean over the codes of the image and of its horizontal flip.
         skipped: names of the images that could not be decoded and have no row (`on_error="skip"`).
 
     Raises:
@@ -53,6 +54,7 @@ class Features:
     model: str = ""
     weights: str = ""
     preprocessing: str = ""
+    flip_average: bool = False
     skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -190,6 +192,7 @@ class Features:
             "model": self.model,
             "weights": self.weights,
             "preprocessing": self.preprocessing,
+            "flip_average": json.dumps(self.flip_average),
             "partition": json.dumps(asdict(self.partition)),
             "names": json.dumps(self.names),
             "skipped": json.dumps(self.skipped),
@@ -225,6 +228,7 @@ class Features:
                 about["model"],
                 about["weights"],
                 about["preprocessing"],
+                {"true": True, "false": False}[about["flip_average"]],
                 tuple(json.loads(about["skipped"])),
             )
         except (KeyError, TypeError, ValueError) as error:

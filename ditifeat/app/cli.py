@@ -184,6 +184,11 @@ def _add_crop(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", choices=("model", "center"), default="model", help=text)
 
 
+def _add_flip_average(parser: argparse.ArgumentParser) -> None:
+    text = "codes are the mean over each image and its horizontal flip: for probes and search, at twice the cost"
+    parser.add_argument("--flip-average", action="store_true", help=text)
+
+
 def _add_encode(subparsers: Subparsers) -> None:
     text, example = "encode images to features", "photos/ --out features.npz"
     encode = _add(subparsers, "encode", text, example, commands.encode)
@@ -195,6 +200,7 @@ def _add_encode(subparsers: Subparsers) -> None:
     )
     encode.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the encoder's weights")
     _add_crop(encode)
+    _add_flip_average(encode)
     _add_model_options(encode)
 
 
@@ -273,6 +279,7 @@ def _add_split_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
     _add_crop(parser)
+    _add_flip_average(parser)
     _add_device(parser)
 
 

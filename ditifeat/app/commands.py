@@ -27,6 +27,7 @@ def encode(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         crop=arguments.crop,
         on_error=arguments.on_error,
+        flip_average=arguments.flip_average,
         progress=True,
     )
     if not features.array.size:
@@ -35,7 +36,10 @@ def encode(arguments: argparse.Namespace) -> None:
     features.save(arguments.out)
     image = encoder.config.image
     cropped = f"expected alignment: {image.alignment}" if arguments.crop == "model" else "the central square"
-    print(f"{arguments.out}: features {features.shape} by {encoder.config.name}, from {image.size} px, {cropped}")
+    averaged = ", averaged over horizontal flips" if arguments.flip_average else ""
+    print(
+        f"{arguments.out}: features {features.shape} by {encoder.config.name}, from {image.size} px, {cropped}{averaged}"
+    )
     if features.skipped:
         print(_skipped(features.skipped))
 
@@ -159,7 +163,7 @@ def search(arguments: argparse.Namespace) -> None:
             f"{arguments.folder / features.names[0]}: there is no such file; --folder says where the images are"
         )
     encoder = _load_encoder(arguments)
-    query = ditifeat.encode(encoder, arguments.query, crop=arguments.crop)
+    query = ditifeat.encode(encoder, arguments.query, crop=arguments.crop, flip_average=features.flip_average)
     found = features.nearest(
         query,
         time_steps=tuple(arguments.time_steps) if arguments.time_steps else None,
@@ -186,6 +190,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
         train_size=arguments.train_size,
         steps=arguments.steps,
         crop=arguments.crop,
+        flip_average=arguments.flip_average,
         device=arguments.device,
         progress=True,
     )
@@ -207,6 +212,7 @@ def evaluate_edits(arguments: argparse.Namespace) -> None:
         count=arguments.count,
         steps=arguments.steps,
         crop=arguments.crop,
+        flip_average=arguments.flip_average,
         device=arguments.device,
         progress=True,
     )

@@ -53,18 +53,30 @@ def pca(split: Split, components: int = 512, side: int = 32, *, flip_average: bo
     return PCA(components, random_state=0).fit(rows[split.train]).transform(rows)
 
 
-def random_encoder(model: DiTi, split: Split, initialisation: Initialisation = "random") -> np.ndarray:
+def random_encoder(
+    model: DiTi, split: Split, initialisation: Initialisation = "random", *, flip_average: bool = False
+) -> np.ndarray:
     """Encode by the model's encoder with random layers.
 
     Args:
         model: whose encoder's architecture, partition and frozen DM are taken.
         split: the images; the last layer is initialised on the training rows.
         initialisation: of the last layer, as a recipe's.
+        flip_average: mean over the codes of each image and its horizontal flip.
     """
-    return _initialised_codes(_build(model), model, split, initialisation)
+    encoder = _build(model)
+    _initialise(encoder, model, split, initialisation)
+    return in_batches(encoder, split.images, model.mean.device, flip_average=flip_average)
 
 
-def down_path(model: DiTi, split: Split, initialisation: Initialisation, weighting: str = "published") -> np.ndarray:
+def down_path(
+    model: DiTi,
+    split: Split,
+    initialisation: Initialisation,
+    weighting: str = "published",
+    *,
+    flip_average: bool = False,
+) -> np.ndarray:
     """Encode by the frozen DM's down path, before any training of the encoder.
 
     Args:
@@ -72,13 +84,15 @@ def down_path(model: DiTi, split: Split, initialisation: Initialisation, weighti
         split: the images; the last layer is initialised on the training rows.
         initialisation: of the last layer, as a recipe's.
         weighting: of the errors that "error_predictive" codes predict (DiTi eq. 6).
+        flip_average: mean over the codes of each image and its horizontal flip.
 
     Raises:
         RecipeError: if the encoder's layers are not those of the DM.
     """
     encoder = _build(model)
     initialise_from_dm(encoder, model.config.encoder, model.dm)
-    return _initialised_codes(encoder, model, split, initialisation, weighting)
+    _initialise(encoder, model, split, initialisation, weighting)
+    return in_batches(encoder, split.images, model.mean.device, flip_average=flip_average)
 
 
 def _build(model: DiTi) -> EncoderNetwork:
@@ -88,23 +102,31 @@ def _build(model: DiTi) -> EncoderNetwork:
     return encoder.to(model.mean.device).eval()
 
 
-def _initialised_codes(
+def _initialise(
     encoder: EncoderNetwork,
     model: DiTi,
     split: Split,
     initialisation: Initialisation,
     weighting: str = "published",
-) -> np.ndarray:
+) -> None:
+    """Sets the last layer by the training rows."""
     images = load_images(split.images[np.flatnonzero(split.train)[:INITIALISATION_IMAGES]])
     if initialisation == "whitened":
         initialise_whitened(encoder, images)
     elif initialisation == "error_predictive":
         initialise_error_predictive(DiTi(model.config, model.dm, encoder, model.estimator), images, weighting)
-    return in_batches(encoder, split.images, model.mean.device)
 
 
-def dm_bottleneck(dm: DiffusionModel, split: Split, device: torch.device | str = "cpu") -> tuple[np.ndarray, int]:
+def dm_bottleneck(
+    dm: DiffusionModel, split: Split, device: torch.device | str = "cpu", *, flip_average: bool = False
+) -> tuple[np.ndarray, int]:
     """Compute the frozen DM's middle features of noisy images, mean over space (DDAE: Xiang et al., ICCV 2023).
+
+    Args:
+        dm: whose features are taken.
+        split: the images.
+        device: that of the DM.
+        flip_average: mean over the features of each image and its horizontal flip, each with its own noise.
 
     Returns:
         The codes at the time-step that is best on the last eighth of the training rows, and that time-step.
@@ -118,7 +140,7 @@ def dm_bottleneck(dm: DiffusionModel, split: Split, device: torch.device | str =
     fitted = np.arange(len(rows)) < len(rows) * 7 // 8
     scores = []
     for t in DDAE_TIME_STEPS:
-        codes = in_batches(_bottleneck(dm, t), split.images, device)
+        codes = in_batches(_bottleneck(dm, t), split.images, device, flip_average=flip_average)
         scores.append((ridge_mean_ap(codes[rows], split.targets[rows], fitted), t, codes))
     _, best, codes = max(scores, key=lambda score: score[0])
     return codes, best

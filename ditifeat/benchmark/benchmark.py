@@ -38,6 +38,7 @@ def benchmark(
     train_size: int,
     steps: int = 100,
     crop: Crop = "model",
+    flip_average: bool = False,
     device: str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -54,6 +55,8 @@ def benchmark(
         train_size: the first N images train the probes, the others test them.
         steps: evaluations of the networks in each inversion, and again in each sampling.
         crop: "model", or "center" for images that are cropped already, as `ditifeat.encode` takes it.
+        flip_average: score codes, those of baselines too, that are the mean over each image and its horizontal flip.
+            Reconstructions are of the plain codes.
         device: a torch device; as `load_encoder` chooses by default.
         progress: show a progress bar.
 
@@ -73,12 +76,13 @@ def benchmark(
     encoders = load_runs(runs, device)
     ddim_grid(encoders[0].partition.num_time_steps, steps)  # refuses steps before the work
     split = read_split(data, labels, encoders[0].config.image, train_size, crop)
-    rows = _rows(encoders, split, steps, Cache(Path(out) / "cache"), progress)
+    rows = _rows(encoders, split, steps, flip_average, Cache(Path(out) / "cache"), progress)
     about = {
         "train rows": int(split.train.sum()),
         "test rows": int(split.test.sum()),
         "reconstructed": min(RECONSTRUCTED, int(split.test.sum())),
         "steps": steps,
+        "flip_average": flip_average,
         "probe seeds": list(SEEDS),
     }
     result = {"about": about, "methods": grouped(rows)}
@@ -129,19 +133,22 @@ def _cost(encoder: Encoder) -> dict[str, Any]:
     return {key: training[f"{method}_{key}"] for key in ("images", "seconds") if f"{method}_{key}" in training}
 
 
-def _rows(encoders: list[Encoder], split: Split, steps: int, cache: Cache, progress: bool) -> list[Row]:
+def _rows(
+    encoders: list[Encoder], split: Split, steps: int, flip_average: bool, cache: Cache, progress: bool
+) -> list[Row]:
     from tqdm.auto import tqdm
 
     rows: list[Row] = []
     with tqdm(total=len(encoders) + 1, unit="method", disable=not progress) as bar:
         for encoder in encoders:
             bar.set_description(encoder.config.name)
-            key = (split.key, steps, asdict(encoder.config), _weights(encoder))
-            rows.append(cache.json("method", *key, make=partial(_trained, encoder, split, steps)))
+            key = (split.key, steps, flip_average, asdict(encoder.config), _weights(encoder))
+            rows.append(cache.json("method", *key, make=partial(_trained, encoder, split, steps, flip_average)))
             bar.update()
         frozen = next((encoder for encoder in encoders if encoder.config.method == "diti"), encoders[0])
         bar.set_description("baselines")
-        rows += cache.json("baselines", split.key, *_baseline_key(frozen), make=partial(_baselines, frozen, split))
+        make = partial(_baselines, frozen, split, flip_average)
+        rows += cache.json("baselines", split.key, flip_average, *_baseline_key(frozen), make=make)
         bar.update()
     return rows
 
@@ -166,8 +173,8 @@ def _diti(encoder: Encoder) -> DiTi | None:
     return model if isinstance(model, DiTi) else None
 
 
-def _trained(encoder: Encoder, split: Split, steps: int) -> Row:
-    found = score(in_batches(encoder, split.images, encoder.device), split)
+def _trained(encoder: Encoder, split: Split, steps: int, flip_average: bool) -> Row:
+    found = score(in_batches(encoder, split.images, encoder.device, flip_average=flip_average), split)
     values: dict[str, Any] = found["values"] | _cost(encoder)
     networks: list[nn.Module] = [encoder.network]
     if encoder.config.method != "contrastive":
@@ -181,27 +188,27 @@ def _trained(encoder: Encoder, split: Split, steps: int) -> Row:
     return found | {"method": method_name(encoder), "kind": "trained", "values": values}
 
 
-def _baselines(encoder: Encoder, split: Split) -> list[Row]:
+def _baselines(encoder: Encoder, split: Split, flip_average: bool) -> list[Row]:
     """Of pixels; and, of a DiTi or PDAE run, of its architecture untrained and of its frozen DM."""
     from ditifeat.benchmark import baselines  # it needs accelerate
 
-    spec, model = encoder.config.encoder, _diti(encoder)
-    pixels, d = "PCA of 32 x 32 pixels", encoder.config.latent_dim
-    codes: dict[str, Callable[[], np.ndarray]] = {pixels: lambda: baselines.pca(split, d)}
-    if spec.flip_average:
-        codes[f"{pixels}, averaged over flips"] = lambda: baselines.pca(split, d, flip_average=True)
+    model = _diti(encoder)
+    average: dict[str, Any] = {"flip_average": flip_average}
+    codes: dict[str, Callable[[], np.ndarray]] = {
+        "PCA of 32 x 32 pixels": lambda: baselines.pca(split, encoder.config.latent_dim, **average)
+    }
     if model is not None:
-        codes["random encoder"] = lambda: baselines.random_encoder(model, split)
-        codes["random encoder, PCA-whitened"] = lambda: baselines.random_encoder(model, split, "whitened")
-        if spec.style == "residual":
+        codes["random encoder"] = lambda: baselines.random_encoder(model, split, **average)
+        codes["random encoder, PCA-whitened"] = lambda: baselines.random_encoder(model, split, "whitened", **average)
+        if encoder.config.encoder.style == "residual":
             down = "frozen DM's down path"
-            codes[f"{down}, PCA-whitened"] = lambda: baselines.down_path(model, split, "whitened")
+            codes[f"{down}, PCA-whitened"] = lambda: baselines.down_path(model, split, "whitened", **average)
             codes[f"{down}, error-predictive"] = lambda: baselines.down_path(
-                model, split, "error_predictive", "relative"
+                model, split, "error_predictive", "relative", **average
             )
     rows = [_baseline_row(name, make(), split) for name, make in codes.items()]
     if model is not None:
-        bottleneck, t = baselines.dm_bottleneck(model.dm, split, encoder.device)
+        bottleneck, t = baselines.dm_bottleneck(model.dm, split, encoder.device, **average)
         rows.append(_baseline_row(f"frozen DM's bottleneck, mean over space, t = {t}", bottleneck, split))
     return rows
 

@@ -59,6 +59,7 @@ def evaluate_edits(
     count: int = 32,
     steps: int = 10,
     crop: Crop = "model",
+    flip_average: bool = False,
     device: str | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def evaluate_edits(
         count: how many held-out images to edit, at least 2; at least 2 must be left to compare them with.
         steps: evaluations of the networks in each inversion, and again in each sampling.
         crop: "model", or "center" for images that are cropped already, as `ditifeat.encode` takes it.
+        flip_average: probe codes that are the mean over each image and its horizontal flip; edits are of the plain codes.
         device: a torch device; as `load_encoder` chooses by default.
         progress: show a progress bar.
 
@@ -110,7 +112,7 @@ def evaluate_edits(
         for title, encoder in zip(_titles(encoders), encoders, strict=True):
             editor = _Editor.of(encoder, held_out[:count], steps, bar)
             found = {"reconstruction": {"mean": scorer.identity(held_out[:count], editor.kept)}}
-            codes = in_batches(encoder, split.images[split.train], encoder.device)
+            codes = in_batches(encoder, split.images[split.train], encoder.device, flip_average=flip_average)
             for kind, dims in {"dense": None, f"sparse, {SPARSE} dimensions": SPARSE}.items():
                 found[kind] = _attribute_edits(editor, scorer, split, _directions(codes, split, chosen, dims))
             found |= _range_edits(editor, scorer)
@@ -118,6 +120,7 @@ def evaluate_edits(
     about = {
         "edited": count,
         "steps": steps,
+        "flip_average": flip_average,
         "train rows": int(split.train.sum()),
         "classifier_ap": mean_ap(known, split.targets[split.test]),
         "strength": STRENGTHS[len(STRENGTHS) // 2],

@@ -17,6 +17,7 @@ from ditifeat.data.batches import batches, load_images
 from ditifeat.data.preprocessing import Crop, Preprocessing
 from ditifeat.editing.arguments import check_choice
 from ditifeat.errors import InputError
+from ditifeat.model.encoders import flip_averaged
 from ditifeat.schema import integer
 
 MIN_TRAIN = 16
@@ -120,7 +121,12 @@ def read_split(data: Any, labels: Any, preprocessing: Preprocessing, train_size:
 
 @torch.no_grad()
 def in_batches(
-    function: Callable[[Tensor], Tensor], images: np.ndarray, device: torch.device | str = "cpu", batch: int = 250
+    function: Callable[[Tensor], Tensor],
+    images: np.ndarray,
+    device: torch.device | str = "cpu",
+    batch: int = 250,
+    *,
+    flip_average: bool = False,
 ) -> np.ndarray:
     """Apply a function of images `(B, 3, S, S)` in [-1, 1] on a device to uint8 images `(n, S, S, 3)`.
 
@@ -129,6 +135,7 @@ def in_batches(
         images: all of them.
         device: where `function` computes.
         batch: images per batch.
+        flip_average: take the mean over each image and its horizontal flip.
 
     Returns:
         float32 `(n, ...)`.
@@ -138,5 +145,6 @@ def in_batches(
     array([[1., 1., 1.],
            [1., 1., 1.]], dtype=float32)
     """
+    function = flip_averaged(function) if flip_average else function
     parts = (load_images(images[i : i + batch], device) for i in range(0, len(images), batch))
     return torch.cat([function(part).float().cpu() for part in parts]).numpy()

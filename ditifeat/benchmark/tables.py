@@ -111,7 +111,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def heading(result: dict[str, Any]) -> str:
     """Say what the tables' numbers are measured on."""
     about = result["about"]
-    return (
+    averaged = "Codes are averaged over horizontal flips.\n" if about["flip_average"] else ""
+    return averaged + (
         f"Probes trained on {about['train rows']} images, scored on the next {about['test rows']}.\n"
         f"MSE and SSIM: {about['reconstructed']} of these, {about['steps']} + {about['steps']} DDIM steps, from the "
         "inferred and from a random x_T.\nLogistic and ridge probes take codes at their own scale, the paper's "

@@ -21,7 +21,7 @@ from ditifeat.encoding.rows import GrowingRows, count_images, with_bar
 from ditifeat.errors import InputError, ModelError
 from ditifeat.files import sha256
 from ditifeat.model.config import read_config
-from ditifeat.model.encoders import read_encoder
+from ditifeat.model.encoders import flip_averaged, read_encoder
 from ditifeat.pretrained.hub import HubOptions
 from ditifeat.pretrained.models import find_file, load_model, prefetch
 from ditifeat.pretrained.names import BUNDLED, resolve
@@ -76,12 +76,13 @@ def stream(
     batch_size: int = 64,
     crop: Crop = "model",
     on_error: OnError = "raise",
+    flip_average: bool = False,
     report: SourceReport | None = None,
 ) -> Iterator[tuple[list[str], Tensor]]:
     """Encode as `encode`, but yield the names and codes `(B, d)`, float32, of each batch, so that memory does not grow.
 
     Args:
-        encoder, images, batch_size, crop, on_error: as `encode` takes them.
+        encoder, images, batch_size, crop, on_error, flip_average: as `encode` takes them.
         report: collects what is left out.
 
     Raises:
@@ -97,8 +98,11 @@ def stream(
         raise InputError(f"crop = {crop!r} must be model or center")
     if on_error not in ("raise", "skip"):
         raise InputError(f"on_error = {on_error!r} must be raise or skip")
+    if not isinstance(flip_average, bool):
+        raise InputError(f"flip_average = {flip_average!r} must be True or False")
+    codes = flip_averaged(encoder) if flip_average else encoder
     return (
-        (names, encoder(load_images(rows, encoder.device)))
+        (names, codes(load_images(rows, encoder.device)))
         for names, rows in batches(images, encoder.config.image, batch_size, crop, on_error, report)
     )
 
@@ -111,6 +115,7 @@ def encode(
     batch_size: int = ...,
     crop: Crop = ...,
     on_error: OnError = ...,
+    flip_average: bool = ...,
     output: Literal["numpy"] = ...,
     progress: bool = ...,
 ) -> Features: ...
@@ -124,6 +129,7 @@ def encode(
     batch_size: int = ...,
     crop: Crop = ...,
     on_error: OnError = ...,
+    flip_average: bool = ...,
     output: Literal["torch"],
     progress: bool = ...,
 ) -> Tensor: ...
@@ -136,6 +142,7 @@ def encode(
     batch_size: int = 64,
     crop: Crop = "model",
     on_error: OnError = "raise",
+    flip_average: bool = False,
     output: Literal["numpy", "torch"] = "numpy",
     progress: bool = False,
 ) -> Features | Tensor:
@@ -152,6 +159,8 @@ def encode(
         crop: "model" crops as the model's training images were cropped (see `encoder.config.image`); "center" takes the
             largest central square, for images that are cropped already.
         on_error: "raise" stops at an image that cannot be decoded; "skip" leaves its row out, and names it in `skipped`.
+        flip_average: a row is the mean over the codes of the image and of its horizontal flip, for twice the cost: better for
+            probes and search where left and right do not matter, and of no use to `edit`, which encodes plainly.
         output: "numpy" for `Features`, "torch" for a float32 tensor on the encoder's device.
         progress: show a bar.
 
@@ -170,7 +179,15 @@ def encode(
     if output not in ("numpy", "torch"):
         raise InputError(f"output = {output!r} is not one of numpy, torch")
     report = SourceReport()
-    found = stream(encoder, images, batch_size=batch_size, crop=crop, on_error=on_error, report=report)
+    found = stream(
+        encoder,
+        images,
+        batch_size=batch_size,
+        crop=crop,
+        on_error=on_error,
+        flip_average=flip_average,
+        report=report,
+    )
     names: list[str] = []
     rows = GrowingRows(encoder.partition.d)
     for batch_names, codes in with_bar(found, count_images(images)) if progress else found:
@@ -181,10 +198,15 @@ def encode(
         array = array[0]
     if output == "torch":
         return torch.from_numpy(array).to(encoder.device)
-    skipped = tuple(name for name, _ in report.skipped)
-    preprocessing = encoder.config.image.fingerprint(crop)
     return Features(
-        array, tuple(names), encoder.partition, encoder.config.name, encoder.weights, preprocessing, skipped
+        array,
+        tuple(names),
+        encoder.partition,
+        encoder.config.name,
+        encoder.weights,
+        encoder.config.image.fingerprint(crop),
+        flip_average,
+        tuple(name for name, _ in report.skipped),
     )
 
 

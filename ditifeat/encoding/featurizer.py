@@ -46,6 +46,7 @@ class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: images per batch.
         crop: "model" or "center", as in `encode`.
         time_steps: (lo, hi) for the columns of those time-steps alone; all by default.
+        flip_average: mean over each image and its horizontal flip, as in `encode`.
 
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.pipeline import make_pipeline
@@ -62,12 +63,14 @@ class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: int = 64,
         crop: Crop = "model",
         time_steps: tuple[int, int] | None = None,
+        flip_average: bool = False,
     ):
         self.model = model
         self.device = device
         self.batch_size = batch_size
         self.crop = crop
         self.time_steps = time_steps
+        self.flip_average = flip_average
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -96,7 +99,9 @@ class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         >>> ditifeat.DiTiFeaturizer(crop="center").transform("photos/").shape
         (8, 512)
         """
-        features = encode(self._encoder(), _column(X), batch_size=self.batch_size, crop=self.crop)
+        features = encode(
+            self._encoder(), _column(X), batch_size=self.batch_size, crop=self.crop, flip_average=self.flip_average
+        )
         if (
             not isinstance(X, str | os.PathLike)
             and hasattr(X, "__len__")

@@ -22,7 +22,7 @@ from ditifeat.model.encoders import EncoderSpec
 from ditifeat.model.partition import TimeStepPartition
 from ditifeat.schema import from_dict
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: an encoder could average its codes over horizontal flips
 
 Method = Literal["diti", "diffae", "contrastive"]
 
@@ -98,14 +98,20 @@ class ModelConfig:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        if self.format_version != FORMAT_VERSION:
-            raise ModelError(f"format_version = {self.format_version}, this version of ditifeat reads {FORMAT_VERSION}")
+        _check_version(self.format_version)
         if self.latent_dim != self.partition.d:
             raise ModelError(f"latent_dim = {self.latent_dim} differs from the partition's d = {self.partition.d}")
         if self.image.size % self.codec.factor:
             raise ModelError(
                 f"codec: factor = {self.codec.factor} does not divide the image's {self.image.size} pixels"
             )
+
+
+def _check_version(version: Any) -> None:
+    if version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        fix = "upgrade ditifeat" if newer else "train or convert the model again, or use the version that made it"
+        raise ModelError(f"format_version = {version!r}, this version of ditifeat reads {FORMAT_VERSION}; {fix}")
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -122,6 +128,8 @@ def read_config(folder: Path) -> ModelConfig:
         raise MissingFileError(f"{folder}: holds no config.json, so it is not a ditifeat model")
     data = read_json(path)
     try:
+        if isinstance(data, dict):  # before keys that another version has or lacks
+            _check_version(data.get("format_version", FORMAT_VERSION))
         return from_dict(ModelConfig, data)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None

@@ -32,8 +32,6 @@ class EncoderSpec:
             path of a DM's U-Net, without time-steps).
         layers: residual blocks per level; "residual" alone.
         unshuffle: blocks of so many pixels per side become channels first; "residual" alone.
-        flip_average: a code is the mean over the image and its horizontal flip: no dimension tells left from right, and
-            encoding costs twice as much.
 
     Raises:
         ModelError: for numbers out of bounds, or that the style has no use for.
@@ -51,7 +49,6 @@ class EncoderSpec:
     style: str = "plain"
     layers: int = 1
     unshuffle: int = 1
-    flip_average: bool = False
 
     def __post_init__(self) -> None:
         if self.style not in TRUNKS:
@@ -182,15 +179,13 @@ class EncoderNetwork(nn.Module):
         trunk: images `(B, 3, S, S)` in [-1, 1] to a map.
         head: the linear layer from all of the map to the code.
         image_size: S, pixels per side of the images.
-        flip_average: whether the head reads the mean over each image and its horizontal flip.
     """
 
-    def __init__(self, trunk: nn.Module, image_size: int, latent_dim: int, *, flip_average: bool = False):
+    def __init__(self, trunk: nn.Module, image_size: int, latent_dim: int):
         super().__init__()
         self.trunk = trunk
         self.head = nn.Linear(cast(int, trunk.outputs), latent_dim)
         self.image_size = image_size
-        self.flip_average = flip_average
 
     def inputs(self, images: Tensor) -> Tensor:
         """Return what the head reads of images `(B, 3, S, S)` in [-1, 1]: `(B, trunk.outputs)`.
@@ -201,9 +196,8 @@ class EncoderNetwork(nn.Module):
         size = self.image_size
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise InputError(f"images have shape {tuple(images.shape)}, expected (B, 3, {size}, {size})")
-        maps: Tensor = self.trunk(torch.cat([images, images.flip(-1)]) if self.flip_average else images)
-        flat = maps.flatten(1)
-        return flat.unflatten(0, (2, -1)).mean(0) if self.flip_average else flat
+        maps: Tensor = self.trunk(images)
+        return maps.flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return codes `(B, d)` of images `(B, 3, S, S)` in [-1, 1]; errors are those of `inputs`."""
@@ -222,7 +216,23 @@ def build_encoder(spec: EncoderSpec, image_size: int, latent_dim: int) -> Encode
         raise ModelError(
             f"encoder: {image_size} px, channels {spec.channels} and d = {latent_dim} need over {MAX_LINEAR} weights"
         )
-    return EncoderNetwork(trunk, image_size, latent_dim, flip_average=spec.flip_average)
+    return EncoderNetwork(trunk, image_size, latent_dim)
+
+
+def flip_averaged(encoder: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return the encoder whose codes are the mean over the codes of each image and of its horizontal flip.
+
+    Such a code is the same for an image and its flip, so it cannot tell left from right; it costs two encodings.
+
+    Args:
+        encoder: images `(B, 3, S, S)` to codes `(B, d)`.
+
+    >>> from ditifeat.model.encoders import flip_averaged
+    >>> averaged, images = flip_averaged(encoder), torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64)
+    >>> torch.equal(averaged(images), averaged(images.flip(-1)))
+    True
+    """
+    return lambda images: (encoder(images) + encoder(images.flip(-1))) / 2
 
 
 def write_encoder(folder: Path, encoder: nn.Module, mean: Tensor, std: Tensor, dtype: torch.dtype) -> None:

@@ -42,7 +42,6 @@ def initialise_from_dm(encoder: EncoderNetwork, spec: EncoderSpec, dm: Diffusion
         style="residual",
         layers=config.layers_per_block,
         unshuffle=factor,
-        flip_average=spec.flip_average,
     )
     if (
         spec != wanted

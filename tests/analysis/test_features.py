@@ -1,3 +1,4 @@
+import json
 import pickle
 from dataclasses import replace
 
@@ -8,7 +9,13 @@ import torch
 from ditifeat import Features, InputError, ModelError, TimeStepPartition
 from tests.conftest import without_package
 
-ORIGIN = {"model": "made up", "weights": "a" * 64, "preprocessing": "b" * 12, "skipped": ("bad.png",)}
+ORIGIN = {
+    "model": "made up",
+    "weights": "a" * 64,
+    "preprocessing": "b" * 12,
+    "flip_average": True,
+    "skipped": ("bad.png",),
+}
 
 
 @pytest.fixture
@@ -85,6 +92,17 @@ def test_saved_and_loaded_is_the_same(features, tmp_path, suffix):
         assert np.array_equal(loaded.array, part.array) and loaded.dtype == np.float32
         assert (loaded.names, loaded.partition) == (part.names, part.partition) and origin(loaded) == origin(part)
         assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("value", [None, "1", "True"])
+def test_files_that_do_not_say_whether_flips_were_averaged_are_refused(features, tmp_path, value):
+    features.save(tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as data:
+        array, about = data["features"], json.loads(str(data["about"]))
+    del about["flip_average"]
+    np.savez(tmp_path / "x.npz", features=array, about=json.dumps(about | ({"flip_average": value} if value else {})))
+    with pytest.raises(InputError, match=r"x\.npz: .* make it again with encode"):
+        Features.load(tmp_path / "x.npz")
 
 
 def test_files_that_are_no_features(features, tmp_path):

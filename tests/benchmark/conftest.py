@@ -31,7 +31,7 @@ def make_split(count=48, train_size=32, **changes):
 
 def residual_recipe(**changes):
     """A tiny recipe whose encoder has the layers of the DM's down path."""
-    spec = EncoderSpec((32, 32, 32), style="residual", layers=1, unshuffle=2, flip_average=True)
+    spec = EncoderSpec((32, 32, 32), style="residual", layers=1, unshuffle=2)
     dm = DMRecipe(UNetSpec((32, 32, 32), layers=1, head_dim=16), Optimiser(80, batch=4))
     return tiny_recipe(encoder=spec, dm=dm, **changes)
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,24 @@ def test_codes_averaged_over_flips_do_not_know_left_from_right(split):
 @pytest.fixture(scope="module")
 def model():
     return random_model(residual_recipe())
+
+
+@pytest.mark.parametrize("codes_of", [random_encoder, partial(down_path, initialisation="whitened")])
+def test_codes_of_encoders_are_averaged_over_flips(codes_of, model, split):
+    plain = codes_of(model, split)
+    averaged = codes_of(model, split, flip_average=True)
+    images = np.where(
+        split.train[:, None, None, None], split.images, split.images[:, :, ::-1]
+    )  # what initialises stays
+    assert np.allclose(averaged, codes_of(model, make_split(images=images), flip_average=True), atol=1e-4)
+    expected = (plain + codes_of(model, make_split(images=images))) / 2
+    assert np.allclose(averaged[split.test], expected[split.test], atol=1e-4)
+    assert not np.allclose(averaged, plain, atol=1e-2)
+
+
+def test_features_of_the_bottleneck_are_averaged_over_flips(model, split):
+    plain, averaged = (dm_bottleneck(model.dm, split, flip_average=f)[0] for f in (False, True))
+    assert averaged.shape == plain.shape and not np.allclose(averaged, plain, atol=1e-3)
 
 
 def test_random_encoders_are_repeatable_and_seed_nothing(model, split):

@@ -24,7 +24,8 @@ def result():
         row("tiny (80 images)", 0.6, mse=0.03, captured=4),
         row("baseline: PCA", 0.2, kind="baseline"),
     ]
-    about = {"train rows": 24, "test rows": 16, "reconstructed": 16, "steps": 3, "probe seeds": [0, 1, 2]}
+    about = {"train rows": 24, "test rows": 16, "reconstructed": 16, "steps": 3}
+    about |= {"flip_average": False, "probe seeds": [0, 1, 2]}
     return {"about": about, "methods": grouped(rows)}
 
 
@@ -64,11 +65,14 @@ def test_table_of_attributes(result):
 
 def test_heading(result):
     assert "24 images, scored on the next 16" in heading(result) and "3 + 3 DDIM steps" in heading(result)
+    assert "averaged over" not in heading(result)
+    result["about"]["flip_average"] = True
+    assert "averaged over horizontal flips" in heading(result)
 
 
 def test_edit_tables():
     path = [{"scale": 0.3, "target": 0.5, "off_target": 0.1, "most_changed": ["Coin"]}]
-    about = {"edited": 4, "steps": 2, "classifier_ap": 0.5, "strength": 0.6, "equal_change": 0.25}
+    about = {"edited": 4, "steps": 2, "flip_average": True, "classifier_ap": 0.5, "strength": 0.6, "equal_change": 0.25}
     edits = {
         "tiny: dense": {"mean": {"target": 0.5, "reached": 1.0}, "attributes": {"Bright": path}},
         "tiny: time-steps 0-300 of another": {"mean": {"off_target": 0.123}},

@@ -3,6 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ditifeat
 from ditifeat import ImageDecodeError, InputError
@@ -48,6 +49,33 @@ def test_rows_are_what_the_network_says(tiny_encoder):
     assert np.allclose(ditifeat.encode(tiny_encoder, image), tiny_encoder(x.contiguous())[0], atol=1e-4)
 
 
+def flipped(image):
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def test_averaging_over_flips_is_the_mean_of_both_codes(tiny_encoder):
+    images = [make_image(i, width=32, height=32) for i in range(3)]
+    plain, mirror = (ditifeat.encode(tiny_encoder, rows).array for rows in (images, [*map(flipped, images)]))
+    averaged = ditifeat.encode(tiny_encoder, images, flip_average=True)
+    assert averaged.flip_average and not ditifeat.encode(tiny_encoder, images).flip_average
+    assert np.abs(averaged.array - (plain + mirror) / 2).max() < 1e-5
+    assert np.abs(averaged.array - plain).max() > 0.01
+    as_tensor = tiny_encoder.encode(images, flip_average=True, output="torch")
+    assert np.abs(as_tensor.numpy() - averaged.array).max() < 1e-5
+
+
+def test_an_image_and_its_flip_have_the_same_averaged_features_alone(tiny_encoder):
+    image = make_image(5, width=32, height=32)
+    for average, same in ((True, True), (False, False)):
+        one, other = (tiny_encoder.encode(x, flip_average=average).array for x in (image, flipped(image)))
+        assert np.allclose(one, other, atol=1e-5) == same
+
+
+def test_averaged_rows_do_not_depend_on_the_batch_size(tiny_encoder, photos):
+    rows = [tiny_encoder.encode(photos, batch_size=size, flip_average=True).array for size in (1, 3, 64)]
+    assert np.abs(rows[0] - rows[1]).max() < 1e-5 and np.abs(rows[0] - rows[2]).max() < 1e-5
+
+
 def test_torch_output(tiny_encoder, photos):
     codes = ditifeat.encode(tiny_encoder, photos, output="torch")
     assert isinstance(codes, torch.Tensor) and codes.shape == (10, 32) and codes.dtype == torch.float32
@@ -78,6 +106,8 @@ def test_a_bar_for_several_batches_alone(tiny_encoder, photos, capsys):
         {"crop": "left"},
         {"crop": None},
         {"on_error": "ignore"},
+        {"flip_average": "no"},
+        {"flip_average": None},
         {"output": "jax"},
     ],
 )

@@ -55,6 +55,16 @@ def test_columns_of_images_as_people_have_them(featurizer, paths, expected, colu
     assert np.allclose(featurizer.fit_transform(column(paths)), expected, atol=1e-5)
 
 
+def test_averaging_over_flips(tiny_encoder, tiny_folder, paths, expected):
+    featurizer = DiTiFeaturizer(str(tiny_folder), flip_average=True)
+    assert featurizer.get_params()["flip_average"] and clone(featurizer).flip_average
+    averaged = tiny_encoder.encode(paths, flip_average=True).array
+    for transformer in (featurizer, clone(featurizer), make_pipeline(clone(featurizer))):
+        assert np.allclose(transformer.fit_transform(paths), averaged, atol=1e-5)
+    assert np.allclose(featurizer.set_params(flip_average=False).transform(paths), expected, atol=1e-5)
+    assert not np.allclose(averaged, expected, atol=1e-2)
+
+
 def test_one_string_is_a_folder_or_an_image(featurizer, photos, expected):
     for folder in (str(photos), f"{photos}/", photos):
         assert np.allclose(featurizer.transform(folder), expected, atol=1e-5)

@@ -33,7 +33,7 @@ def test_config_round_trip(folder, tmp_path):
         pass
     assert read_config(tmp_path) == config
     assert hash(read_config(tmp_path)) == hash(config) and config != replace(config, name="other")
-    assert json.loads((folder / "config.json").read_text())["format_version"] == 1
+    assert json.loads((folder / "config.json").read_text())["format_version"] == 2
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,13 @@ def test_config_round_trip(folder, tmp_path):
         (lambda c: c["dm"].update(repo="a/b"), "needs its commit"),
         (lambda c: c["dm"].update(repo="a/b", commit="main"), "40 hex"),
         (lambda c: c["dm"].update(attention_heads=10**6), "attention_heads"),
-        (lambda c: c.update(format_version=2), "format_version = 2"),
+        (lambda c: c.update(format_version=3), "format_version = 3, .* reads 2; upgrade ditifeat"),
+        (lambda c: c.update(format_version="2"), "format_version = '2'"),
+        (
+            lambda c: c.update(format_version=1) or c["encoder"].update(flip_average=True),
+            "format_version = 1, .* reads 2; train or convert the model again",
+        ),
+        (lambda c: c["encoder"].update(flip_average=True), r"unknown key encoder\.flip_average"),
         (lambda c: c["image"].update(crop=[0, 0, 1, True]), r"image\.crop\[3\] = True"),
         (lambda c: c.update(method="pdae"), "method = 'pdae' is not one of diti, diffae, contrastive"),
         (lambda c: c["encoder"].update(style=3), r"encoder\.style = 3 must be of type str"),

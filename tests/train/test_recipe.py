@@ -32,7 +32,7 @@ def test_recipes_of_the_package():
 def test_the_recipe_for_anybody_s_images_cuts_no_face():
     recipe = load_recipe("images64")
     assert recipe.image.box(400, 300) == (50, 0, 350, 300) and recipe.image.resampling == "lanczos"
-    assert not recipe.encoder_spec.flip_average and recipe.method == "diti" and recipe.holdout == 0
+    assert recipe.method == "diti" and recipe.holdout == 0
 
 
 @pytest.mark.parametrize("name", recipe_names())
