@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ditifeat {ditifeat.__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
-        _add_encode, _add_probe, _add_edit, _add_lost, _add_search, _add_train, _add_benchmark, _add_evaluate_edits,
+        _add_encode, _add_probe, _add_edit, _add_lost, _add_search, _add_resize, _add_train, _add_benchmark, _add_evaluate_edits,
         _add_convert, _add_push, _add_info, _add_demo, _add_quickstart,
     ):  # fmt: skip
         add(subparsers)
@@ -156,6 +157,14 @@ def number(text: str) -> float:
 def size(text: str) -> float | int:
     """A share of the rows, as 0.8, or their number, as 8000."""
     return int(text) if text.isdecimal() else number(text)
+
+
+def fraction(text: str) -> float:
+    """A finite number, as 0.25 or 1/4."""
+    try:
+        return float(Fraction(text))
+    except ZeroDivisionError:
+        raise argparse.ArgumentTypeError(f"{text} divides by 0") from None
 
 
 def _add_hub_options(parser: argparse.ArgumentParser) -> None:
@@ -263,6 +272,23 @@ def _add_search(subparsers: Subparsers) -> None:
     search.add_argument("--folder", type=Path, default=Path(), help="where the features' images are, for --plot")
     _add_crop(search)
     _add_model_options(search)
+
+
+def _add_resize(subparsers: Subparsers) -> None:
+    text = "cut and resize images beforehand, into one tar that train takes"
+    example = "photos/ more.tar --size 64 --crop 1/4 1/4 3/4 3/4 --out small.tar"
+    resize = _add(subparsers, "resize", text, example, commands.resize)
+    resize.add_argument("images", nargs="+", help="images, folders of them, or tars")
+    resize.add_argument("--out", required=True, type=Path, help=".tar of PNGs to write, in the order of the images")
+    resize.add_argument("--size", type=positive, required=True, help="pixels per side of the square images")
+    box = ("LEFT", "TOP", "RIGHT", "BOTTOM")
+    text = "what to read of each, in fractions of its width and height, as 0.25 or 12/89; all by default"
+    resize.add_argument("--crop", type=fraction, nargs=4, metavar=box, default=(0, 0, 1, 1), help=text)
+    text = "a folder or tar, or several: images whose names they have, but for the suffix, are left out"
+    resize.add_argument("--names-not-in", nargs="+", metavar="IMAGES", help=text)
+    resize.add_argument(
+        "--on-error", choices=("raise", "skip"), default="raise", help="at an image that cannot be decoded"
+    )
 
 
 def _add_train(subparsers: Subparsers) -> None:

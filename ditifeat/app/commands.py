@@ -177,6 +177,26 @@ def search(arguments: argparse.Namespace) -> None:
         save_image(grid(np.concatenate(rows), len(paths)), arguments.plot)
 
 
+def resize(arguments: argparse.Namespace) -> None:
+    """Write a tar of images, and print how many it holds and what was left out."""
+    from ditifeat.data.resize import resize as resize_images
+
+    done = resize_images(
+        arguments.images,
+        arguments.out,
+        size=arguments.size,
+        crop=tuple(arguments.crop),
+        names_not_in=arguments.names_not_in,
+        on_error=arguments.on_error,
+        progress=True,
+    )
+    print(f"{arguments.out}: {done.written} images of {arguments.size} px")
+    if arguments.names_not_in:
+        print(f"{done.left_out} left out, as these have their names: {', '.join(arguments.names_not_in)}")
+    if done.report.skipped:
+        print(done.report)
+
+
 def benchmark(arguments: argparse.Namespace) -> None:
     """Write tables and a figure of all methods, and print the first table."""
     from ditifeat.benchmark.benchmark import benchmark as run_benchmark

@@ -39,6 +39,15 @@ def has_image_suffix(name: str) -> bool:
     return posixpath.splitext(name)[1].lower() in SUFFIXES
 
 
+def stem(path: str) -> str:
+    """Cut an image's suffix off its name.
+
+    >>> stem("cats/1.JPG"), stem("cats.2/1")
+    ('cats/1', 'cats.2/1')
+    """
+    return posixpath.splitext(path)[0] if has_image_suffix(path) else path
+
+
 def match_names(names: Sequence[str], keys: Sequence[str]) -> list[int]:
     """Find each name's place among `keys`.
 
@@ -78,12 +87,12 @@ class _Matcher:
     def __init__(self, keys: Sequence[str]):
         self.keys = keys
         paths = [normalise(key) for key in keys]
-        self.exact, self.stems = _Ends(paths), _Ends([_stem(path) for path in paths])
+        self.exact, self.stems = _Ends(paths), _Ends([stem(path) for path in paths])
 
     def place(self, name: str) -> int | None:
         """The place of a name's key, None if there is none; InputError if there are several."""
         path = normalise(name)
-        places = self.exact.find(path) or (self.stems.find(_stem(path)) if has_image_suffix(path) else [])
+        places = self.exact.find(path) or (self.stems.find(stem(path)) if has_image_suffix(path) else [])
         if len(places) > 1:
             one, other = places[:2]
             raise InputError(
@@ -118,10 +127,6 @@ class _Ends:
         if path in self.ends:
             return self.ends[path]
         return next((self.whole[end] for end in _trailing(path) if end in self.whole), [])
-
-
-def _stem(path: str) -> str:
-    return posixpath.splitext(path)[0] if has_image_suffix(path) else path
 
 
 def _trailing(path: str) -> Iterator[str]:

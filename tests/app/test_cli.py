@@ -16,8 +16,8 @@ from ditifeat.app import commands
 from ditifeat.app.cli import build_parser, main
 
 COMMANDS = [
-    "encode", "probe", "edit", "lost", "search", "train", "benchmark", "evaluate-edits", "convert", "push", "info",
-    "demo", "quickstart",
+    "encode", "probe", "edit", "lost", "search", "resize", "train", "benchmark", "evaluate-edits", "convert", "push",
+    "info", "demo", "quickstart",
 ]  # fmt: skip
 
 
@@ -51,6 +51,7 @@ FUNCTIONS = {
     "edit": "editing.edit edit",
     "lost": "editing.lost lost",
     "search": "analysis.features Features.nearest",
+    "resize": "data.resize resize",
     "benchmark": "benchmark.benchmark benchmark",
     "evaluate-edits": "benchmark.edits evaluate_edits",
     "convert": "pretrained.official convert",
@@ -104,6 +105,10 @@ def test_version(capsys):
         ("edit x --out y.png --solver implicit", "invalid choice: 'implicit'"),
         ("lost x --out y.png --time-steps -5", "-5 must be within 0.."),
         ("search x y.npz --count 0", "0 must be within 1.."),
+        ("resize x --out y.tar --size 0", "0 must be within 1.."),
+        ("resize x --out y.tar --size 64 --crop 0 0 1", "expected 4 arguments"),
+        ("resize x --out y.tar --size 64 --crop 0 0 1 1/0", "1/0 divides by 0"),
+        ("resize x --out y.tar --size 64 --crop 0 0 1 nan", "invalid fraction value: 'nan'"),
         ("benchmark run --data x --labels y --out z", "--train-size"),
         ("benchmark run --data x --labels y --out z --train-size 8 --steps 0", "0 must be within 1.."),
         ("evaluate-edits run --data x --labels y --out z --train-size -8", "-8 must be within 1.."),
@@ -127,6 +132,7 @@ def test_odd_words_are_refused(words, message, capsys):
         ("edit x --out y.png --scale -1 0 1", {"scale": [-1, 0, 1]}),
         ("edit x --out y.png --scale -0.1 --x-T swap", {"scale": [-0.1], "x_T": "swap"}),
         ("encode a b --out y.npz --on-error skip", {"images": ["a", "b"], "on_error": "skip"}),
+        ("resize a b --out c.tar --size 8 --crop 1/4 0 .5 1", {"images": ["a", "b"], "crop": [0.25, 0, 0.5, 1]}),
         ("info org/name --revision v1 --local-files-only", {"revision": "v1", "local_files_only": True}),
     ],
 )

@@ -103,6 +103,14 @@ def test_search_refuses_features_of_another_crop(tiny_folder, photos, tmp_path, 
     assert run("search", photos / "00.png", tmp_path / "x.npz", "--model", tmp_path / "model", "--crop", "center") == 0
 
 
+def test_resize(photos, tmp_path, capsys):
+    out = tmp_path / "x.tar"
+    words = ("--size", 16, "--crop", 0, "1/4", 1, "3/4", "--names-not-in", photos / "more", "--on-error", "skip")
+    assert run("resize", photos / "00.png", photos / "more", *words, "--out", out) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"{out}: 1 images of 16 px" and second.startswith("3 left out")
+
+
 def test_info(tiny_folder, capsys):
     assert run("info", tiny_folder) == 0
     printed = capsys.readouterr().out
@@ -141,6 +149,13 @@ MISTAKES = [
     ("search {photos}/00.png {features} --model {model} --plot {tmp}/s.png", "--folder says where the images are"),
     ("info {model}/config.json", "is a file"),
     ("train images64 --data {photos} --out {tmp}/run --seed -1", "seed = -1"),
+    ("resize {photos} --size 16 --out {tmp}/x.zip", "one .tar"),
+    ("resize {photos} --size 16 --crop 1/2 0 1/4 1 --out {tmp}/x.tar", "crop (0.5"),
+    ("resize {photos} --size 4 --out {tmp}/x.tar", "size = 4"),
+    ("resize {photos} {photos} --size 16 --out {tmp}/x.tar", "00: two images have this name"),
+    ("resize {photos} --size 16 --names-not-in {photos} --out {tmp}/x.tar", "no image to write: 10 left out"),
+    ("resize {photos} --size 16 --names-not-in {tmp}/none --out {tmp}/x.tar", "no such file"),
+    ("resize {tmp}/broken --size 16 --out {tmp}/x.tar", "bad.png"),
     ("train nothing --data {photos} --out {tmp}/run", "neither a recipe file"),
     ("benchmark nonsense --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "neither a folder"),
     ("benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "train_size = 20 of 10"),
@@ -177,6 +192,7 @@ OUTPUTS = [
     "edit {photos}/00.png --reference {photos}/01.png --out {out}/e.gif",
     "lost {photos}/00.png --out {out}/l.png",
     "search {photos}/00.png {features} --plot {out}/s.png",
+    "resize {photos} --size 16 --out {out}/x.tar",
     "benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {out}",
     "evaluate-edits {model} --data {photos} --labels {labels} --train-size 20 --out {out}",
     "quickstart --out {out}/q.png",
