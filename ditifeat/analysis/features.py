@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import is_zipfile
 
 import numpy as np
@@ -91,6 +92,36 @@ class Features:
             return replace(self, array=picked, names=tuple(np.array(self.names, dtype=object)[rows]))
         return picked
 
+    @staticmethod
+    def concatenate(parts: Sequence[Features]) -> Features:
+        """Join the rows of several, as of a training and a test folder, in their order; `numpy.concatenate` gives a bare array.
+
+        Raises:
+            InputError: for none, or features of other weights, preprocessing or partition, or averaged over flips in part.
+
+        >>> both = ditifeat.Features.concatenate([features[:6], features[6:]])
+        >>> both.names == features.names
+        True
+        """
+        if not parts or not all(isinstance(part, Features) for part in parts):
+            raise InputError("features are concatenated with features; give at least one")
+        first = parts[0]
+        for part in parts[1:]:
+            check_same_origin(first.origin, part.origin)
+            if part.partition != first.partition:
+                raise InputError(f"features of another partition ({part.partition}, not {first.partition})")
+        return replace(
+            first,
+            array=np.concatenate([np.atleast_2d(part.array) for part in parts]),
+            names=tuple(name for part in parts for name in part.names),
+            skipped=tuple(name for part in parts for name in part.skipped),
+        )
+
+    @property
+    def origin(self) -> Origin:
+        """What decides whether they can be mixed with others."""
+        return Origin(self.weights, self.preprocessing, self.flip_average)
+
     def __repr__(self) -> str:
         return f"Features({self.array.shape}, {self.partition.k} subsets, model {self.model!r})"
 
@@ -131,7 +162,8 @@ class Features:
             scales, as in `probe`.
 
         Raises:
-            InputError: for a query, time-steps or a count that do not fit, or a query of other weights or preprocessing.
+            InputError: for a query, time-steps or a count that do not fit, or a query of other weights or preprocessing, or
+                of which only one is averaged over flips.
 
         >>> [name for name, distance in features.nearest(features[0], count=1)]
         ['0.png']
@@ -141,7 +173,7 @@ class Features:
         from sklearn.neighbors import NearestNeighbors
 
         if isinstance(query, Features):
-            check_same_origin((self.weights, self.preprocessing), (query.weights, query.preprocessing))
+            check_same_origin(self.origin, query.origin)
         count = integer("count", count, 1, len(np.atleast_2d(self.array)))
         codes = as_codes(query, "the query")
         if codes.ndim not in (1, 2) or codes.shape[-1] != self.partition.d or not np.isfinite(codes).all():
@@ -235,22 +267,34 @@ class Features:
             raise InputError(f"{path}: does not hold features ({error}); make it again with encode") from error
 
 
-def check_same_origin(ours: tuple[str, str], theirs: tuple[str, str]) -> None:
-    """Refuse to mix codes of different encoders, or of images that were preprocessed differently.
+class Origin(NamedTuple):
+    """What made codes: hashes of weights and preprocessing, "" where unknown; whether flips were averaged, None where unknown."""
 
-    Args:
-        ours, theirs: hashes of the weights and of the preprocessing; an empty one is unknown, and is not refused.
+    weights: str
+    preprocessing: str
+    flip_average: bool | None
+
+
+def check_same_origin(ours: Origin, theirs: Origin) -> None:
+    """Refuse to mix codes of different encoders, of images that were preprocessed differently, or averaged over flips in part.
+
+    What is unknown is not refused.
 
     Raises:
-        InputError: with the hashes.
+        InputError: with what differs, and how to encode.
     """
+    nevertheless = "or pass the bare array if they are to be mixed nevertheless"
     what = ("of other weights", "of images that were preprocessed in another way")
-    for mine, other, which in zip(ours, theirs, what, strict=True):
+    for mine, other, which in zip(ours[:2], theirs[:2], what, strict=True):
         if mine and other and mine != other:
             raise InputError(
-                f"features {which} ({other[:12]}, not {mine[:12]}); encode them with the same model and crop, "
-                "or pass the bare array if they are to be mixed nevertheless"
+                f"features {which} ({other[:12]}, not {mine[:12]}); encode them with the same model and crop, {nevertheless}"
             )
+    if None not in (ours.flip_average, theirs.flip_average) and ours.flip_average != theirs.flip_average:
+        found, wanted = ("averaged over flips", "plain") if theirs.flip_average else ("plain", "averaged over flips")
+        raise InputError(
+            f"features that are {found}, not {wanted}; encode them with flip_average={ours.flip_average}, {nevertheless}"
+        )
 
 
 def as_codes(values: Any, what: str) -> np.ndarray:

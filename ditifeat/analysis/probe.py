@@ -89,13 +89,15 @@ def probe(
                 missing=int((~labelled).sum()),
                 encoder_weights=named.weights if named else "",
                 preprocessing=named.preprocessing if named else "",
+                flip_average=named.flip_average if named else None,
             )  # fmt: skip
     about: dict[str, Any] = {"model": named.model} if named else {}
     about |= {"protocol": protocol, "random_state": random_state}
     about |= {"train rows": int(train.sum()), "test rows": int((~train).sum())}
     about |= {"dims": dims} if dims is not None else {}
     if named:
-        about |= {"weights": named.weights, "preprocessing": named.preprocessing, "skipped": list(named.skipped)}
+        about |= {"weights": named.weights, "preprocessing": named.preprocessing}
+        about |= {"flip_average": named.flip_average, "skipped": list(named.skipped)}
     return ProbeReport(probes, ranges, about)  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ditifeat.analysis.features import Features, as_codes, check_same_origin
+from ditifeat.analysis.features import Features, Origin, as_codes, check_same_origin
 from ditifeat.errors import InputError, MissingDependencyError, ModelError, UnknownNameError
 from ditifeat.files import read_tensors, write_tensors
 
@@ -41,6 +41,7 @@ class AttributeProbe:
         missing: rows without a label, which neither trained nor tested this probe.
         encoder_weights: sha256 of the weights that encoded the features; empty where it is unknown.
         preprocessing: hash of the images' preprocessing; empty where it is unknown.
+        flip_average: whether the features were averaged over horizontal flips; None where it is unknown.
 
     >>> probe = ditifeat.probe(features, "labels.csv", train_size=0.5)["Smiling"]
     >>> probe.kind, probe.weights.shape, sorted(probe.scores)
@@ -61,6 +62,7 @@ class AttributeProbe:
     missing: int = 0
     encoder_weights: str = ""
     preprocessing: str = ""
+    flip_average: bool | None = None
 
     @property
     def score(self) -> float:
@@ -71,13 +73,14 @@ class AttributeProbe:
         """Compute log-odds (binary) or values (real) of codes `(n, d)` or `(d,)`.
 
         Raises:
-            InputError: for codes of another width, or features of other weights or preprocessing.
+            InputError: for codes of another width, or features of other weights or preprocessing, or of which only one is
+                averaged over flips.
         """
         array = as_codes(codes, "codes")
         if array.ndim not in (1, 2) or array.shape[-1] != len(self.weights):
             raise InputError(f"codes of shape {array.shape}; the probe of {self.name} takes (n, {len(self.weights)})")
         if isinstance(codes, Features):
-            check_same_origin((self.encoder_weights, self.preprocessing), (codes.weights, codes.preprocessing))
+            check_same_origin(Origin(self.encoder_weights, self.preprocessing, self.flip_average), codes.origin)
         return (array - self.mean) / self.std @ self.weights + self.bias
 
 
@@ -90,7 +93,8 @@ class ProbeReport(Mapping[str, AttributeProbe]):
     Attributes:
         probes: attribute -> its probe.
         ranges: the ranges of time-steps of `alone` and `cumulative`; empty for features without a partition.
-        about: model, weights and preprocessing of the features, their skipped images, protocol, random state, rows.
+        about: model, weights and preprocessing of the features, whether they are averaged over flips, their skipped images,
+            protocol, random state, rows.
 
     >>> report = ditifeat.probe(features, "labels.csv", train_size=0.5)
     >>> list(report), "Smiling" in report, report.about["train rows"]

@@ -148,12 +148,13 @@ def edit_tables(result: dict[str, Any]) -> str:
         for name, edit in edits.items()
         for attribute, path in edit.get("attributes", {}).items()
     ]
+    averaged = " Directions are of codes averaged over horizontal flips." if about["flip_average"] else ""
     heading = (
         f"{about['edited']} held-out images, {about['steps']} + {about['steps']} evaluations; attribute classifier: a CNN on "
         f"pixels, mean AP {about['classifier_ap']:.3f} on held-out images. Changes of its logits, from reconstruction to edit, "
         "in standard deviations over held-out images; off-target change: mean absolute change of the other attributes. At "
         f"strength {about['strength']}, but for equal target change, which is {about['equal_change']}. Kernel distance: of the "
-        "classifier's features, to other real images.\n"
+        f"classifier's features, to other real images.{averaged}\n"
     )
     return "\n".join([heading, markdown(kinds), _common_ground(result), markdown(strongest)])
 

@@ -237,3 +237,46 @@ def test_features_of_another_origin_are_not_mixed(features, key, words):
     unknown = replace(features, **{key: ""})
     for query in (features, unknown, other.array):
         assert features.nearest(query, count=1)[0][0][0] == "00.png"
+
+
+@pytest.mark.parametrize(
+    "average,words",
+    [
+        (True, "plain, not averaged .* flip_average=True"),
+        (False, "averaged over flips, not plain.* flip_average=False"),
+    ],
+)
+def test_plain_and_averaged_features_are_not_mixed(features, average, words):
+    ours, other = (replace(features, flip_average=f) for f in (average, not average))
+    for mix in (lambda: ours.nearest(other), lambda: Features.concatenate([ours, ours, other])):
+        with pytest.raises(InputError, match=words):
+            mix()
+    assert ours.nearest(other.array[0], count=1)[0][0] == "00.png"
+
+
+def test_concatenated_features(features):
+    rest = replace(features[4:], skipped=("worse.png",))
+    both = Features.concatenate([features[:3], rest, replace(features[3:4], array=features.array[3], skipped=())])
+    order = [*range(3), *range(4, 10), 3]
+    assert np.array_equal(both.array, features.array[order]) and both.names == features[order].names
+    assert both.skipped == ("bad.png", "worse.png") and both.origin == features.origin
+    assert both.partition == features.partition and both.model == features.model
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"weights": "c" * 64}, "other weights"),
+        ({"preprocessing": "c" * 12}, "another way"),
+        ({"partition": TimeStepPartition(4, 32)}, "another partition"),
+    ],
+)
+def test_features_that_do_not_belong_together_are_not_concatenated(features, change, words):
+    with pytest.raises(InputError, match=words):
+        Features.concatenate([features, replace(features, **change)])
+
+
+@pytest.mark.parametrize("parts", [[], [np.zeros((2, 32), np.float32)]])
+def test_what_is_no_features_is_not_concatenated(parts):
+    with pytest.raises(InputError, match="at least one"):
+        Features.concatenate(parts)

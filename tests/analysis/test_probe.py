@@ -234,13 +234,19 @@ def test_classes_are_refused():
         ditifeat.probe(features, {"shape": np.arange(30) % 3})
 
 
-def test_the_report_says_what_made_the_features():
+def test_the_report_says_what_made_the_features(tmp_path):
     features, labels = made_up(100)
-    features = replace(features, weights="a" * 64, preprocessing="b" * 12, skipped=("bad.png",))
+    features = replace(features, weights="a" * 64, preprocessing="b" * 12, flip_average=True, skipped=("bad.png",))
     report = ditifeat.probe(features, labels)
     assert report.about["weights"] == "a" * 64 and report.about["preprocessing"] == "b" * 12
     assert report.about["skipped"] == ["bad.png"] and report.about["model"] == "made up"
     assert report["coarse"].encoder_weights == "a" * 64 and report["coarse"].preprocessing == "b" * 12
+    assert report.about["flip_average"] is report["coarse"].flip_average is True
+    report.save(tmp_path / "report.safetensors")
+    loaded = ditifeat.ProbeReport.load(tmp_path / "report.safetensors")
+    assert loaded.about["flip_average"] is loaded["coarse"].flip_average is True and "flip_average: True" in str(loaded)
+    assert ditifeat.probe(replace(features, flip_average=False), labels)["coarse"].flip_average is False
+    assert ditifeat.probe(features.array, labels)["coarse"].flip_average is None
 
 
 @pytest.mark.parametrize(

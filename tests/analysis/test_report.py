@@ -85,11 +85,16 @@ def test_predictions(report):
 
 def test_predictions_for_features_of_another_origin_are_refused(report):
     features, _ = made_up()
-    probe = replace(report["age"], encoder_weights="a" * 64, preprocessing="b" * 12)
+    probe = replace(report["age"], encoder_weights="a" * 64, preprocessing="b" * 12, flip_average=True)
+    features = replace(features, flip_average=True)
     probe.predict(replace(features, weights="a" * 64, preprocessing="b" * 12))
     for key, words in (("weights", "other weights"), ("preprocessing", "another way")):
         with pytest.raises(InputError, match=words):
             probe.predict(replace(features, **{key: "c" * 12}))
+    plain = replace(features, flip_average=False)
+    with pytest.raises(InputError, match="plain, not averaged over flips; encode them with flip_average=True"):
+        probe.predict(plain)
+    replace(probe, flip_average=None).predict(plain)  # of a bare array
 
 
 def test_long_values_are_shortened_in_the_table(report):

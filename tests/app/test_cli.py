@@ -133,6 +133,9 @@ def test_odd_words_are_refused(words, message, capsys):
         ("edit x --out y.png --scale -0.1 --x-T swap", {"scale": [-0.1], "x_T": "swap"}),
         ("encode a b --out y.npz --on-error skip", {"images": ["a", "b"], "on_error": "skip"}),
         ("resize a b --out c.tar --size 8 --crop 1/4 0 .5 1", {"images": ["a", "b"], "crop": [0.25, 0, 0.5, 1]}),
+        ("encode a --out y.npz --flip-average", {"flip_average": True}),
+        ("benchmark r --data d --labels l --train-size 9 --out o --flip-average", {"flip_average": True}),
+        ("evaluate-edits r --data d --labels l --train-size 9 --out o", {"flip_average": False}),
         ("info org/name --revision v1 --local-files-only", {"revision": "v1", "local_files_only": True}),
     ],
 )

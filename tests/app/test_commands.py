@@ -89,6 +89,24 @@ def test_search_among_few(tiny_encoder, tiny_folder, photos, tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2 + 1
 
 
+def test_averaging_over_flips(tiny_encoder, tiny_folder, photos, labels, tmp_path, capsys):
+    features, report, model = tmp_path / "x.npz", tmp_path / "report.safetensors", ("--model", tiny_folder)
+    assert run("encode", photos, "--out", features, "--flip-average", *model) == 0
+    assert "averaged over horizontal flips" in capsys.readouterr().out
+    loaded = ditifeat.Features.load(features)
+    assert loaded.flip_average
+    assert np.allclose(loaded, ditifeat.encode(tiny_encoder, photos, flip_average=True), atol=1e-5)
+    assert run("probe", features, labels, "--train-first", 7, "--out", report) == 0
+    assert "flip_average: True" in capsys.readouterr().out
+    along = ("--attribute", "Odd", "--report", report, "--steps", 2, "--out", tmp_path / "e.png")
+    assert run("edit", photos / "00.png", *along, *model) == 0
+    capsys.readouterr()
+    for average in (True, False):  # the query is encoded as the features were
+        ditifeat.encode(tiny_encoder, photos, flip_average=average).save(features)
+        assert run("search", photos / "03.png", features, "--count", 1, *model) == 0
+        assert capsys.readouterr().out.split() == ["0.0000", "03.png"]
+
+
 def test_search_refuses_features_of_other_weights(photos, features, tmp_path, capsys):
     random_model(replace(tiny_recipe(), seed=1)).save(tmp_path / "other")  # of the same name
     assert run("search", photos / "00.png", features, "--model", tmp_path / "other") == 2

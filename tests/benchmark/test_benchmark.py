@@ -9,6 +9,7 @@ from ditifeat import InputError, ModelError
 from ditifeat.benchmark import benchmark as module
 from ditifeat.benchmark.benchmark import benchmark, load_runs, method_name
 from ditifeat.benchmark.edits import evaluate_edits
+from ditifeat.benchmark.split import in_batches, read_split
 from ditifeat.benchmark.tables import table
 from ditifeat.data.preprocessing import Preprocessing
 from ditifeat.errors import MissingDependencyError
@@ -107,6 +108,28 @@ def test_a_score_is_worked_out_again_for_what_is_not_the_same(change, scored, da
     changed = CHANGES[change](*dataset, run)
     benchmark([run], *dataset, tmp_path / "out", **options | (changed if isinstance(changed, dict) else {}))
     assert scored
+
+
+def test_plain_and_averaged_scores_are_kept_apart(scored, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_baselines", lambda *_: [])
+    run = save(tmp_path / "a", tiny_recipe())
+
+    def result(flip_average):
+        found = benchmark([run], *dataset, tmp_path / "out", train_size=40, steps=2, flip_average=flip_average)
+        assert ("averaged over horizontal flips" in (tmp_path / "out" / "benchmark.md").read_text()) == flip_average
+        return found
+
+    monkeypatch.setattr(
+        module, "score", lambda codes, _: scored.append(codes) or {**SCORES, "values": {"ap": float(codes[0, 0])}}
+    )
+    first = {average: result(average) for average in (False, True)}
+    plain, averaged = scored
+    images = read_split(*dataset, tiny_recipe().image, 40).images
+    encoder = load_runs(run)[0]
+    assert np.allclose(averaged, (plain + in_batches(encoder, images[:, :, ::-1].copy())) / 2, atol=1e-5)
+    assert not np.allclose(averaged, plain, atol=1e-3)
+    assert {average: result(average) for average in (False, True)} == first and len(scored) == 2
+    assert first[True]["methods"] != first[False]["methods"]
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@ import json
 import numpy as np
 import pytest
 
+import ditifeat
 from ditifeat import InputError
+from ditifeat.analysis.probe import probe
 from ditifeat.benchmark import edits as module
 from ditifeat.benchmark.classifier import ClassifierSpec, train_classifier
 from ditifeat.benchmark.edits import STRENGTHS, ChangeScorer, evaluate_edits, off_target_at
+from ditifeat.benchmark.split import in_batches, read_split
 from ditifeat.model.encoders import EncoderSpec
-from tests.conftest import method_recipe, random_model
+from tests.conftest import method_recipe, random_model, tiny_recipe
 
 
 def test_off_target_change_where_the_target_has_changed_enough():
@@ -50,6 +53,19 @@ def test_edits_of_two_models(runs, dataset, tmp_path):
     assert "4 held-out images, 2 + 2 evaluations" in text and "| Bright " in text
     assert json.loads((out / "edits.json").read_text())["about"] == found["about"]
     assert [path.name.split("-")[0] for path in (out / "cache").iterdir()] == ["classifier"]
+
+
+def test_directions_may_be_of_averaged_codes(tiny_folder, dataset, tmp_path, monkeypatch):
+    probed = []
+    monkeypatch.setattr(module, "probe", lambda codes, *a, **k: probed.append(codes) or probe(codes, *a, **k))
+    options = {"train_size": 40, "count": 4, "steps": 1, "attributes": ["Bright"]}
+    for average in (False, True):
+        found = evaluate_edits(tiny_folder, *dataset, tmp_path / "out", **options, flip_average=average)
+        assert found["about"]["flip_average"] == average
+    plain, _, averaged, _ = probed  # dense and sparse
+    images = read_split(*dataset, tiny_recipe().image, 40).images[:40]
+    flipped = in_batches(ditifeat.load_encoder(tiny_folder), images[:, :, ::-1].copy())
+    assert np.allclose(averaged, (plain + flipped) / 2, atol=1e-5) and not np.allclose(averaged, plain, atol=1e-3)
 
 
 def test_two_runs_of_one_name_are_both_there(tiny_folder, dataset, tmp_path):

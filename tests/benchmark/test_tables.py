@@ -82,5 +82,8 @@ def test_edit_tables():
     assert cells(text, "edit")[: len(EDIT_COLUMNS) + 1] == ["edit", *EDIT_COLUMNS.values()]
     assert "(Bright): tiny: dense 0.050." in text and "4 held-out images, 2 + 2 evaluations" in text
     assert cells(text, "tiny: dense, strength 0.3") == ["tiny: dense, strength 0.3", "Bright", "0.50", "0.10", "Coin"]
+    assert "Directions are of codes averaged over horizontal flips." in text
+    plain = edit_tables({"about": about | {"flip_average": False}, "edits": edits, "common": common})
+    assert "averaged over" not in plain
     nothing = {"attributes": [], "off_target": {}}
     assert "no attribute whose" in edit_tables({"about": about, "edits": edits, "common": nothing})

@@ -210,6 +210,16 @@ def test_a_direction_of_other_weights_is_refused(tiny_encoder, photos):
         ditifeat.edit(tiny_encoder, photos / "00.png", other)
 
 
+def test_a_direction_of_averaged_features_edits(tiny_encoder, photos, caplog):
+    labels = {"odd": np.arange(10) % 2}
+    averaged = ditifeat.probe(ditifeat.encode(tiny_encoder, photos, flip_average=True), labels)["odd"]
+    plain = ditifeat.edit(tiny_encoder, photos / "00.png", averaged, scale=0.0, steps=2)
+    edited = ditifeat.edit(tiny_encoder, photos / "00.png", averaged, scale=1.0, steps=2)
+    assert difference(plain, edited) > 0 and not caplog.records
+    reference = ditifeat.edit(tiny_encoder, photos / "00.png", direction(tiny_encoder), scale=0.0, steps=2)
+    assert difference(plain, reference) == 0  # its own code is plain
+
+
 def test_a_scale_beyond_float32_is_refused(tiny_encoder):
     with pytest.raises(InputError, match=r"scale = 1e\+38 leads"):
         ditifeat.edit(tiny_encoder, make_image(), direction(tiny_encoder), scale=1e38, steps=1)
