@@ -21,7 +21,9 @@ class TimeStepPartition:
     """Cuts the `d` dimensions of a code into `k` subsets, one per range of time-steps.
 
     Balanced when `stages` is empty: subset `i` starts at dimension `floor(d * i / k)`. Staged otherwise: a subset belongs
-    to the stage that holds its first time-step; a stage's dimensions are spread evenly, and its last subset takes the rest.
+    to the stage that holds its first time-step; of a stage with `n` subsets and `m` dimensions each subset gets
+    `floor(m / n)`, and the last takes the rest, as published; or, with `even`, subset `j` of the stage starts at its
+    dimension `floor(m * j / n)`.
 
     Attributes:
         k: how many subsets; time-step `t` is in subset `floor(t * k / T)`.
@@ -29,6 +31,8 @@ class TimeStepPartition:
         num_time_steps: T, of the diffusion.
         stages: upper time-steps of the stages, rising, the last one T.
         dims_per_stage: dimensions of each stage; they sum to `d`.
+        even: whether a stage's dimensions are spread evenly over its subsets. The published rule gives 19 of the paper's last
+            50 dimensions to the last subset, which samplers that begin before it never use.
 
     Raises:
         InputError: if the numbers do not describe a partition.
@@ -44,6 +48,7 @@ class TimeStepPartition:
     num_time_steps: int = 1000
     stages: tuple[int, ...] = ()
     dims_per_stage: tuple[int, ...] = ()
+    even: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.d <= MAX_LATENT_DIM:
@@ -58,6 +63,8 @@ class TimeStepPartition:
             raise InputError(f"partition: {len(self.stages)} stages but {len(self.dims_per_stage)} dims_per_stage")
         if self.stages:
             self._check_stages()
+        elif self.even:
+            raise InputError("partition: even is of stages; without them, dimensions are spread evenly anyway")
 
     def _check_stages(self) -> None:
         if (
@@ -118,9 +125,10 @@ class TimeStepPartition:
         lower = 0
         for upper, dims in zip(self.stages, self.dims_per_stage, strict=True):
             members = self._subsets(lower, upper)
-            for i in members:
-                sizes[i] = dims // len(members)
-            if members:
+            for place, i in enumerate(members):
+                start, end = (dims * j // len(members) for j in (place, place + 1))
+                sizes[i] = end - start if self.even else dims // len(members)
+            if members and not self.even:
                 sizes[members[-1]] += dims % len(members)
             lower = upper
         return (0, *(int(n) for n in np.cumsum(sizes)))

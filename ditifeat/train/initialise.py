@@ -9,20 +9,27 @@ from typing import cast
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ditifeat.errors import ModelError, RecipeError
 from ditifeat.model.codec import UnshuffleCodec, VAECodec
+from ditifeat.model.decoded import DecodedEstimator
 from ditifeat.model.diffusion import DiffusionModel
 from ditifeat.model.diti import DiTi, error_weight
 from ditifeat.model.encoders import EncoderNetwork, EncoderSpec, ResidualBlock, ResidualTrunk
 from ditifeat.model.partition import TimeStepPartition
+from ditifeat.train.allocation import allocate_by_first_loss, without_noise_floor
 
-INITIALISATION_IMAGES = 8192  # that an initialisation is computed from
+INITIALISATION_IMAGES = 16384  # that an initialisation is computed from
+
+NOISES = 2  # per image and range of time-steps, to measure what the DM's error holds of the image
 
 # Shares of the mean variance that are added to every component's, so that those which hardly vary are not blown up.
 WHITENING_RIDGE = 1e-3
 
 ERROR_RIDGE = 1e-1  # more: the codes must not overfit the error of the training images
+
+DECODER_RIDGE = 1e-3
 
 
 @torch.no_grad()
@@ -105,9 +112,8 @@ def initialise_error_predictive(
     """Set the encoder's head to the codes that best predict, linearly, the frozen DM's error on `images`.
 
     Reduced-rank regression (Izenman 1975) of the DM's weighted error (DiTi eq. 6) on the head's inputs: the optimum of a
-    linear encoder under estimators that are linear at each range of the partition. The `d` directions that explain most of
-    all ranges' errors are allocated from the first range to the last: each gets those that explain most of its own error
-    and are not taken, as its cumulative code holds the earlier ones; inside a range, what explains most comes first.
+    linear encoder under estimators that are linear at each range of the partition. Of the `d` directions that explain most of
+    all ranges' errors, each is allocated to the range where what it explains is first lost (`allocate_by_first_loss`).
 
     Codes are nearly uncorrelated and keep the scale that the head's inputs have along their directions, so that codes of
     low variance stay so in probes and distances; root mean square 1 over all codes.
@@ -126,29 +132,60 @@ def initialise_error_predictive(
     Raises:
         ModelError: if the head has fewer inputs than codes, or the images are all alike.
     """
-    encoder = model.encoder
+    encoder, partition = model.encoder, model.partition
     inputs, mean = _inputs(encoder, images)
     variances, components = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
     white = components / (variances + ERROR_RIDGE * variances.mean()).sqrt()
-    ranges = [_time_steps(model.partition, lo, hi) for lo, hi in model.partition.ranges]
+    ranges = [_time_steps(partition, lo, hi) for lo, hi in partition.ranges]
     explained = [_explained_error(model, images, inputs @ white, r, weighting, seed, autocast) for r in ranges]
-    total = sum((len(r) * e for r, e in zip(ranges, explained, strict=True)), torch.zeros_like(explained[0]))
-    free = torch.linalg.eigh(total)[1][:, -model.partition.d :]
-    allocated, amplitudes = [], []
-    for (lo, hi), e in zip(model.partition.ranges, explained, strict=True):
-        dims = model.partition.dims_of_time_steps(lo, hi)
-        gains, directions = torch.linalg.eigh(free.T @ e @ free)
-        directions = free @ directions.flip(1)
-        allocated.append(directions[:, : dims.stop - dims.start])
-        free = directions[:, dims.stop - dims.start :]
-        amplitudes.append(_relative_std(gains.flip(0)[: dims.stop - dims.start]))
-    weight = white @ torch.cat(allocated, 1)
+    dims = [partition.dims_of_time_steps(lo, hi) for lo, hi in partition.ranges]
+    weighted = [len(r) * e for r, e in zip(ranges, explained, strict=True)]
+    directions = allocate_by_first_loss(weighted, [d.stop - d.start for d in dims])
+    amplitudes = [
+        _relative_std((directions[:, d] * (e @ directions[:, d])).sum(0)) for d, e in zip(dims, explained, strict=True)
+    ]
+    weight = white @ directions
     weight = weight / weight.norm(dim=0)
     std = (inputs @ weight).std(0)
     scale = std.square().mean().sqrt().clamp(min=1e-6)
     _set_head(encoder, mean, weight / scale)
     factors = torch.cat(amplitudes) / (std / scale).clamp(min=1e-3).float()
     return factors.to(encoder.head.weight.device)
+
+
+@torch.no_grad()
+def initialise_decoder(model: DiTi, images: Tensor) -> None:
+    """Set a decoded estimator's `D` to the least-squares decoder of `images` from their cumulative codes.
+
+    One linear decoder for all ranges of the partition: the sum over ranges of `|| x_0 - D(z_bar) ||^2`, with a small ridge, in
+    the DM's space and at the resolution that `D` decodes to.
+
+    Args:
+        model: with an initialised encoder and a decoded estimator.
+        images: `(N, 3, S, S)` in [-1, 1].
+    """
+    decoder = cast(DecodedEstimator, model.estimator).decoder
+    device = _linear_algebra_device(model.mean.device)
+    codes, targets = [], []
+    for part in images.split(256):
+        part = part.to(model.mean.device)
+        x_0 = model.codec.encode(part)
+        if decoder.decoded != decoder.shape:
+            x_0 = functional.adaptive_avg_pool2d(x_0, decoder.decoded[1:])
+        codes.append(model.encoder(part).to(device))
+        targets.append(x_0.flatten(1).to(device))
+    z, x = torch.cat(codes).double(), torch.cat(targets)
+    mean_z, mean_x = z.mean(0), x.mean(0)
+    z = z - mean_z
+    products = z.float().T @ (x - mean_x)
+    # A range's cumulative code keeps the dimensions of the subsets that begin before its end.
+    ends = torch.tensor([model.partition.dims_of_time_steps(lo, hi).stop for lo, hi in model.partition.ranges])
+    kept = (torch.arange(z.shape[1]) < ends[:, None]).double().to(device)  # (ranges, d)
+    moments = (z.T @ z) * (kept.T @ kept)
+    ridge = DECODER_RIDGE * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype, device=device)
+    weight = torch.linalg.solve(moments + ridge, products.double() * kept.sum(0)[:, None])
+    decoder.linear.weight.copy_(weight.T)
+    decoder.linear.bias.copy_(mean_x - (mean_z @ weight).to(mean_x.dtype))
 
 
 def _time_steps(partition: TimeStepPartition, lo: int, hi: int) -> range:
@@ -158,10 +195,11 @@ def _time_steps(partition: TimeStepPartition, lo: int, hi: int) -> range:
 
 
 def _inputs(encoder: EncoderNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What the encoder's head reads, centred, float64 `(N, inputs)` on the CPU, and their mean."""
+    """What the encoder's head reads, centred, float64 `(N, inputs)`, and their mean."""
     device = encoder.head.weight.device
-    # MPS has no float64.
-    inputs = torch.cat([encoder.inputs(part.to(device)).cpu().double() for part in images.split(256)])
+    inputs = torch.cat(
+        [encoder.inputs(part.to(device)).to(_linear_algebra_device(device)).double() for part in images.split(256)]
+    )
     if inputs.shape[1] < encoder.head.out_features:
         raise ModelError(f"{inputs.shape[1]} inputs of the encoder's head do not make more codes than they are")
     mean = inputs.mean(0)
@@ -182,23 +220,33 @@ def _explained_error(
     seed: int,
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> Tensor:
-    """How much of the DM's weighted error each direction of white inputs explains, at one random time-step per image.
+    """How much of the DM's weighted error each direction of white inputs explains, by several random time-steps and noises per image.
 
-    Float64 `(inputs, inputs)`: the inputs' covariance with the error, `(inputs, C * h * w)`, times its transpose.
+    Float64 `(inputs, inputs)`: the inputs' covariance with the error, `(inputs, C * h * w)`, times its transpose, less what
+    finite samples add to it.
     """
     schedule, device = model.dm.schedule, model.mean.device
     generator = torch.Generator().manual_seed(seed)
     covariance = torch.zeros(white.shape[1], *model.noise_shape, device=device).flatten(1)
+    energy = torch.zeros((), device=device)
     for part, known in zip(images.split(256), white.float().split(256), strict=True):
-        t = torch.randint(time_steps.start, time_steps.stop, (len(part),), generator=generator).to(device)
-        noise = torch.randn((len(part), *model.noise_shape), generator=generator).to(device)
-        x_t = schedule.add_noise(model.dm.codec.encode(part.to(device)), noise, t)
-        with autocast():
-            frozen = model.frozen_noise(x_t, t).float()
-        error = (noise - frozen).flatten(1)
-        weight = error_weight(schedule, weighting, t, error.square().mean(1))
-        covariance += known.to(device).T @ (weight.sqrt()[:, None] * error) / len(images)
-    return (covariance @ covariance.T).cpu().double()
+        x_0 = model.dm.codec.encode(part.to(device))
+        error = torch.zeros_like(x_0).flatten(1)
+        for _ in range(NOISES):
+            t = torch.randint(time_steps.start, time_steps.stop, (len(part),), generator=generator).to(device)
+            noise = torch.randn((len(part), *model.noise_shape), generator=generator).to(device)
+            with autocast():
+                frozen = model.frozen_noise(schedule.add_noise(x_0, noise, t), t).float()
+            one = (noise - frozen).flatten(1)
+            error += error_weight(schedule, weighting, t, one.square().mean(1)).sqrt()[:, None] * one / NOISES
+        covariance += known.to(device).T @ error / len(images)
+        energy += error.square().sum() / len(images)
+    return without_noise_floor(covariance.to(white.device), white, float(energy))
+
+
+def _linear_algebra_device(device: torch.device) -> torch.device:
+    """Where float64 is computed: MPS has none."""
+    return device if device.type == "cuda" else torch.device("cpu")
 
 
 def _set_head(encoder: EncoderNetwork, mean: Tensor, weight: Tensor) -> None:

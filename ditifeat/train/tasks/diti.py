@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from ditifeat.errors import RecipeError
-from ditifeat.model.config import DMReference, EstimatorOutput
+from ditifeat.model.config import DMReference, EstimatorKind, EstimatorOutput
+from ditifeat.model.decoded import DecodedEstimator
 from ditifeat.model.diffusion import DiffusionModel
-from ditifeat.model.diti import WEIGHTINGS, Detach, DiTi
+from ditifeat.model.diti import WEIGHTINGS, Detach, DiTi, build_estimator
 from ditifeat.model.encoders import EncoderSpec, build_encoder
-from ditifeat.model.estimator import GradientEstimator
 from ditifeat.train.data import TrainingImages
 from ditifeat.train.engine import accelerator
 from ditifeat.train.initialise import (
     INITIALISATION_IMAGES,
+    initialise_decoder,
     initialise_error_predictive,
     initialise_from_dm,
     initialise_whitened,
@@ -41,9 +42,13 @@ class DiTiRecipe(MethodRecipe):
             as the frozen DM's down path at time-step 50, not at random.
         codes: initialisation of the encoder's head: "random"; "whitened", the principal components of its inputs at
             equal variance; or "error_predictive", the components that best predict the frozen DM's error at each range of
-            time-steps, at their own scale. The estimator's first layer is then scaled by the error that they explain (or,
-            whitened, by their standard deviations).
+            time-steps, at their own scale, each in the range where it is first lost. The estimator's first layer is then
+            scaled by the error that they explain (or, whitened, by their standard deviations), and a decoded estimator's `D`
+            is the least-squares decoder of these codes.
         encoder_lr: the encoder's learning rate as a share of the optimiser's.
+        encoder_begin: the share of the run, 0..1, after which the encoder learns; the estimator alone does before.
+        estimator: "published" (PDAE's half U-Net) or "decoded" (`ditifeat.model.decoded.DecodedEstimator`).
+        decoder_lr: the learning rate of a decoded estimator's `D` as a share of the optimiser's.
         output: what the estimator's network gives, G itself or a correction of the DM's v (`ModelConfig`).
         weighting: of the time-steps' losses, one of `model.diti.WEIGHTINGS`.
 
@@ -56,12 +61,20 @@ class DiTiRecipe(MethodRecipe):
     encoder_from_dm: bool = False
     codes: Literal["random", "whitened", "error_predictive"] = "random"
     encoder_lr: float = 1.0
+    encoder_begin: float = 0.0
+    estimator: EstimatorKind = "published"
+    decoder_lr: float = 0.1
     output: EstimatorOutput = "gradient"
     weighting: str = "published"
 
     def __post_init__(self) -> None:
-        if not 0 < self.encoder_lr <= 100:
-            raise RecipeError(f"diti: encoder_lr = {self.encoder_lr} is not within 0..100")
+        for key in ("encoder_lr", "decoder_lr"):
+            if not 0 < getattr(self, key) <= 100:
+                raise RecipeError(f"diti: {key} = {getattr(self, key)} is not within 0..100")
+        if not 0 <= self.encoder_begin <= 1:
+            raise RecipeError(f"diti: encoder_begin = {self.encoder_begin} is not within 0..1")
+        if self.estimator == "decoded" and (self.output != "gradient" or not self.warm_start):
+            raise RecipeError("diti: a decoded estimator is always warm-started and has no other output; give warm_start: true")
         if self.weighting not in WEIGHTINGS:
             raise RecipeError(f"diti: weighting = {self.weighting!r} is not one of {', '.join(WEIGHTINGS)}")
 
@@ -96,11 +109,13 @@ def _check_down_path(settings: Settings, unet: UNetSpec) -> None:
 def build_diti(recipe: Recipe, dm: DiffusionModel, reference: DMReference) -> DiTi:
     """Return the untrained model of a recipe over a DM, its weights drawn from the recipe's seed."""
     section = cast(DiTiRecipe, recipe.section)
-    config = model_config(recipe, method="diti", dm=reference, estimator_output=section.output)
+    config = model_config(
+        recipe, method="diti", dm=reference, estimator=section.estimator, estimator_output=section.output
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         encoder = build_encoder(config.encoder, recipe.image.size, config.latent_dim)
-        estimator = GradientEstimator(dm.unet, config.latent_dim, section.warm_start)
+        estimator = build_estimator(config, dm, warm_start=section.warm_start)
     return DiTi(config, dm, encoder, estimator)
 
 
@@ -140,6 +155,8 @@ class DiTiTask(Task):
             scale = initialise_error_predictive(model, first, self.recipe.weighting, seed=self.seed, autocast=autocast)
         # To a random first layer all these codes are alike; it should see most of what varies or explains most.
         model.estimator.code_embedding.weight.data *= scale
+        if isinstance(model.estimator, DecodedEstimator):
+            initialise_decoder(model, first)
 
     def forward(self, images: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         loss, frozen = self.model.losses(images, t, noise, self.recipe.detach, self.recipe.weighting)
