@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ditifeat.data.preprocessing import Crop
     from ditifeat.train.recipe import Recipe
 
 
@@ -22,6 +23,7 @@ def train(
     resume: bool = False,
     seed: int | None = None,
     images: float | None = None,
+    crop: Crop = "model",
     progress: bool = False,
 ) -> Path:
     """Train the DM (or take one), then encoder and estimator; evaluate; write the model folder and its card.
@@ -36,6 +38,8 @@ def train(
         resume: go on from the newest checkpoint in `out`.
         seed: in place of the recipe's.
         images: how many images the method (not the DM) sees, in place of the recipe's number.
+        crop: how the images are cut: "model", as the recipe says, or "center", the largest central square, for images that are
+            cropped already. The finished model expects what the recipe says.
         progress: show progress bars.
 
     Returns:
@@ -59,4 +63,4 @@ def train(
     from ditifeat.train.recipe import with_overrides
 
     changed = with_overrides(recipe, dm=dm, seed=seed, images=images)
-    return run_recipe(changed, Path(data), Path(out), labels, resume=resume, progress=progress)
+    return run_recipe(changed, Path(data), Path(out), labels, crop=crop, resume=resume, progress=progress)

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ditifeat.data.batches import batches, load_images
 from ditifeat.data.folders import list_folder
-from ditifeat.data.preprocessing import Preprocessing
+from ditifeat.data.preprocessing import Crop, Preprocessing
 from ditifeat.data.sources import SourceReport, sources
 from ditifeat.errors import RecipeError, WriteError
 from ditifeat.files import read_json, write_text
@@ -92,7 +92,9 @@ class Decoded:
     skipped: list[tuple[str, str]]
 
 
-def prepare(data: Path, preprocessing: Preprocessing, cache: Path, *, progress: bool = False) -> Decoded:
+def prepare(
+    data: Path, preprocessing: Preprocessing, cache: Path, *, crop: Crop = "model", progress: bool = False
+) -> Decoded:
     """Decode a folder or tar of images into `cache` (`images.npy`, `images.json`), or go on with it, or find it done.
 
     Damaged images are left out, counted in the log, and listed with their reasons in `images.json`. What is there already is
@@ -103,6 +105,7 @@ def prepare(data: Path, preprocessing: Preprocessing, cache: Path, *, progress: 
         data: the folder or tar.
         preprocessing: crop and size.
         cache: folder to write.
+        crop: "model", or "center" for images that are cropped already.
         progress: show a progress bar.
 
     Raises:
@@ -114,6 +117,8 @@ def prepare(data: Path, preprocessing: Preprocessing, cache: Path, *, progress: 
     >>> prepare(Path("photos"), Preprocessing(32), Path("cache")).array.shape
     (8, 32, 32, 3)
     """
+    if crop == "center":
+        preprocessing = replace(preprocessing, crop=(0.0, 0.0, 1.0, 1.0))
     about = {"preprocessing": json.loads(json.dumps(asdict(preprocessing))), "files": _files(data)}
     if (cache / "images.json").exists():
         stored = read_json(cache / "images.json")

@@ -12,6 +12,7 @@ import torch
 
 from ditifeat.data.batches import load_images
 from ditifeat.data.labels import read_labels
+from ditifeat.data.preprocessing import Crop
 from ditifeat.errors import RecipeError
 from ditifeat.files import write_text
 from ditifeat.train.card import write_card
@@ -25,21 +26,30 @@ from ditifeat.train.tasks import task_class
 
 
 def run_recipe(
-    recipe: Recipe, data: Path, folder: Path, labels: Any = None, *, resume: bool = False, progress: bool = False
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    labels: Any = None,
+    *,
+    crop: Crop = "model",
+    resume: bool = False,
+    progress: bool = False,
 ) -> Path:
     """Train, evaluate and describe the model of a recipe; see `ditifeat.train.train`."""
     if folder.resolve().is_relative_to(data.resolve()):
         raise RecipeError(f"{folder}: lies in {data}, whose images it would add to; use a folder elsewhere")
     main = accelerator().is_main_process
     with claimed(folder, recipe, resume=resume) if main else nullcontext():
-        _stages(recipe, data, folder, labels, resume, progress and main)
+        _stages(recipe, data, folder, labels, crop, resume, progress and main)
     return folder / "model"
 
 
-def _stages(recipe: Recipe, data: Path, folder: Path, labels: Any, resume: bool, progress: bool) -> None:
+def _stages(
+    recipe: Recipe, data: Path, folder: Path, labels: Any, crop: Crop, resume: bool, progress: bool
+) -> None:
     processes = accelerator()
     with processes.main_process_first():
-        decoded = prepare(data, recipe.image, folder / "data", progress=progress)
+        decoded = prepare(data, recipe.image, folder / "data", crop=crop, progress=progress)
     count = len(decoded.names) - recipe.holdout
     if count < 2:
         raise RecipeError(
