@@ -22,7 +22,7 @@ def without_noise_floor(covariance: Tensor, features: Tensor, error_energy: floa
     Args:
         covariance: `(n, e)`, the mean over samples of features times errors.
         features: `(samples, n)`, centred.
-        error_energy: mean over samples of the squared norm of an error.
+        error_energy: mean over samples of the squared norm of an error, less that of the mean error.
 
     Returns:
         Float64 `(n, n)`; expected to be 0 for errors that the features say nothing of.

@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", help="of the images, for the evaluation; as probe takes them")
     parser.add_argument("--seed", type=int, help="in place of the recipe's")
     parser.add_argument("--images", type=float, help="images that the method sees, in place of the recipe's number")
-    cropped = "center: the largest central square, for images that are cropped already; model (default): as the recipe says"
+    cropped = (
+        "center: the largest central square, for images that are cropped already; model (default): as the recipe says"
+    )
     parser.add_argument("--crop", choices=("model", "center"), default="model", help=cropped)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in OUT")
 

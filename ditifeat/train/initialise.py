@@ -228,7 +228,7 @@ def _explained_error(
     schedule, device = model.dm.schedule, model.mean.device
     generator = torch.Generator().manual_seed(seed)
     covariance = torch.zeros(white.shape[1], *model.noise_shape, device=device).flatten(1)
-    energy = torch.zeros((), device=device)
+    energy, mean = torch.zeros((), device=device), torch.zeros_like(covariance[0])
     for part, known in zip(images.split(256), white.float().split(256), strict=True):
         x_0 = model.dm.codec.encode(part.to(device))
         error = torch.zeros_like(x_0).flatten(1)
@@ -241,7 +241,9 @@ def _explained_error(
             error += error_weight(schedule, weighting, t, one.square().mean(1)).sqrt()[:, None] * one / NOISES
         covariance += known.to(device).T @ error / len(images)
         energy += error.square().sum() / len(images)
-    return without_noise_floor(covariance.to(white.device), white, float(energy))
+        mean += error.sum(0) / len(images)
+    # White inputs are centred, so that the mean error adds nothing to the covariance.
+    return without_noise_floor(covariance.to(white.device), white, float(energy - mean.square().sum()))
 
 
 def _linear_algebra_device(device: torch.device) -> torch.device:
@@ -257,6 +259,6 @@ def _set_head(encoder: EncoderNetwork, mean: Tensor, weight: Tensor) -> None:
 
 
 def _relative_std(variances: Tensor) -> Tensor:
-    """Standard deviations, float32, divided by their root mean square."""
+    """Standard deviations, float32, divided by their root mean square; all 1 where nothing varies."""
     std = variances.clamp(min=0).sqrt()
-    return (std / std.square().mean().sqrt()).float()
+    return (std / std.square().mean().sqrt()).float() if std.any() else torch.ones_like(std).float()

@@ -44,9 +44,7 @@ def run_recipe(
     return folder / "model"
 
 
-def _stages(
-    recipe: Recipe, data: Path, folder: Path, labels: Any, crop: Crop, resume: bool, progress: bool
-) -> None:
+def _stages(recipe: Recipe, data: Path, folder: Path, labels: Any, crop: Crop, resume: bool, progress: bool) -> None:
     processes = accelerator()
     with processes.main_process_first():
         decoded = prepare(data, recipe.image, folder / "data", crop=crop, progress=progress)

@@ -74,7 +74,9 @@ class DiTiRecipe(MethodRecipe):
         if not 0 <= self.encoder_begin <= 1:
             raise RecipeError(f"diti: encoder_begin = {self.encoder_begin} is not within 0..1")
         if self.estimator == "decoded" and (self.output != "gradient" or not self.warm_start):
-            raise RecipeError("diti: a decoded estimator is always warm-started and has no other output; give warm_start: true")
+            raise RecipeError(
+                "diti: a decoded estimator is always warm-started and has no other output; give warm_start: true"
+            )
         if self.weighting not in WEIGHTINGS:
             raise RecipeError(f"diti: weighting = {self.weighting!r} is not one of {', '.join(WEIGHTINGS)}")
 
