@@ -25,7 +25,7 @@ from ditifeat.train.tasks.dm import build_dm
 
 
 @torch.no_grad()
-def codes(recipe, checkpoint: Path, split: Split) -> tuple[str, int, np.ndarray]:
+def codes(recipe, checkpoint: Path, split: Split, flip_average: bool) -> tuple[str, int, np.ndarray]:
     """Read which stage a checkpoint is of and how many images it has seen, and compute the codes that it gives."""
     tensors = read_tensors(checkpoint)[0]
     step = int(checkpoint.stem.split("-")[1])
@@ -33,11 +33,12 @@ def codes(recipe, checkpoint: Path, split: Split) -> tuple[str, int, np.ndarray]
     if unet:
         dm = build_dm(recipe)
         load_strictly(dm.unet, unet, str(checkpoint))
-        z = down_path(build_diti(recipe, dm, DMReference()), split, "whitened")
+        z = down_path(build_diti(recipe, dm, DMReference()), split, "whitened", flip_average=flip_average)
         return f"{recipe.name}, DM's down path", step * recipe.dm.optimiser.batch, z
     encoder = build_encoder(recipe.encoder_spec, recipe.image.size, recipe.partition.d)
     load_strictly(encoder, select_prefix(tensors, "averaged.encoder."), str(checkpoint))
-    return recipe.name, step * recipe.section.optimiser.batch, in_batches(encoder.eval(), split.images)
+    z = in_batches(encoder.eval(), split.images, flip_average=flip_average)
+    return recipe.name, step * recipe.section.optimiser.batch, z
 
 
 def whitened(z: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("labels", help="as ditifeat probe takes them")
     parser.add_argument("--train-size", type=int, required=True, help="train the probe on the first N images")
     parser.add_argument("--run", nargs=2, action="append", required=True, metavar=("RECIPE", "FOLDER"))
+    parser.add_argument("--flip-average", action="store_true", help="mean over each image and its horizontal flip")
     parser.add_argument("--out", type=Path, default=Path("curve"), help="without suffix; a .png is written")
     arguments = parser.parse_args()
     recipes = [(load_recipe(recipe), Path(folder)) for recipe, folder in arguments.run]
@@ -60,7 +62,7 @@ def main() -> None:
     curves: dict[str, list[tuple[int, float]]] = {}
     for recipe, folder in recipes:
         for checkpoint in sorted(folder.glob("checkpoint-*.safetensors")):
-            name, seen, z = codes(recipe, checkpoint, split)
+            name, seen, z = codes(recipe, checkpoint, split, arguments.flip_average)
             scores = [ridge_mean_ap(rows, split.targets, split.train) for rows in (z, whitened(z, split.train))]
             for title, score in zip((name, f"{name}, whitened"), scores, strict=True):
                 curves.setdefault(title, []).append((seen, score))

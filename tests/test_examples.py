@@ -101,7 +101,7 @@ def test_learning_curve(data, tmp_path, monkeypatch, capsys):
     recipe.write_text(yaml.safe_dump(recipe_to_dict(tiny_recipe(encoder=down_path))))
     assert main(["train", str(recipe), "--data", str(data), "--out", str(tmp_path / "run")]) == 0
     runs = [word for stage in ("diti-run", "dm-run") for word in ("--run", recipe, tmp_path / "run" / stage)]
-    options = [data, data / "list_attr.txt", "--train-size", 30, *runs]
+    options = [data, data / "list_attr.txt", "--train-size", 30, "--flip-average", *runs]
     out = run(monkeypatch, capsys, tmp_path, "learning_curve.py", *options)
     assert "| tiny | 80 |" in out and "| tiny, DM's down path |" in out
     assert (tmp_path / "curve.png").stat().st_size > 5000
