@@ -112,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         _add_encode, _add_probe, _add_edit, _add_lost, _add_search, _add_resize, _add_train, _add_benchmark, _add_evaluate_edits,
-        _add_convert, _add_push, _add_info, _add_demo, _add_quickstart,
+        _add_evaluate_dm, _add_convert, _add_push, _add_info, _add_demo, _add_quickstart,
     ):  # fmt: skip
         add(subparsers)
     return parser
@@ -327,6 +327,24 @@ def _add_evaluate_edits(subparsers: Subparsers) -> None:
     edits.add_argument("--attributes", nargs="+", help="to edit; all by default")
     edits.add_argument("--count", type=positive, default=32, help="held-out images to edit")
     edits.add_argument("--steps", type=positive, default=10, help="of inversion, and again of sampling")
+
+
+def _add_evaluate_dm(subparsers: Subparsers) -> None:
+    text = "measure frozen DMs: samples, nearest training images, features of the down path"
+    example = "run/dm --data photos/ --held-out more/ --labels labels.csv --out table"
+    dm = _add(subparsers, "evaluate-dm", text, example, commands.evaluate_dm)
+    dm.add_argument("dms", nargs="+", metavar="DM", help="diffusers folders of DMs; or models and runs that have one")
+    dm.add_argument("--data", nargs="+", required=True, help="their training images: a folder or tar, or several")
+    dm.add_argument("--held-out", nargs="+", required=True, help="images that none was trained on")
+    dm.add_argument("--out", required=True, type=Path, help="folder to write")
+    dm.add_argument("--labels", help="of all these images, as probe takes them, for the features' AP")
+    dm.add_argument("--others", nargs="+", default=[], help="more folders or tars to compare with the held-out images")
+    dm.add_argument("--samples", type=_integer(6), default=1024, help="images to sample from each DM")
+    dm.add_argument("--steps", type=positive, default=25, help="of DDIM")
+    dm.add_argument("--seed", type=not_negative, default=0, help="of the samples")
+    dm.add_argument("--batch-size", type=positive, default=64, help="samples per batch")
+    _add_crop(dm)
+    _add_device(dm)
 
 
 def _add_convert(subparsers: Subparsers) -> None:

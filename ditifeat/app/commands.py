@@ -239,6 +239,29 @@ def evaluate_edits(arguments: argparse.Namespace) -> None:
     print(edit_tables(result), end="")
 
 
+def evaluate_dm(arguments: argparse.Namespace) -> None:
+    """Write a table of frozen DMs and a grid of each one's samples, and print the table."""
+    from ditifeat.benchmark.evaluate_dm import dm_table
+    from ditifeat.benchmark.evaluate_dm import evaluate_dm as run_evaluation
+
+    result = run_evaluation(
+        arguments.dms,
+        _one_or_several(arguments.data),
+        _one_or_several(arguments.held_out),
+        arguments.out,
+        labels=arguments.labels,
+        others=arguments.others,
+        samples=arguments.samples,
+        steps=arguments.steps,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        crop=arguments.crop,
+        device=arguments.device,
+        progress=True,
+    )
+    print(dm_table(result), end="")
+
+
 def convert(arguments: argparse.Namespace) -> None:
     """Write the model folder of an official checkpoint."""
     from ditifeat.pretrained.official import convert as convert_checkpoint

@@ -28,10 +28,10 @@ def kernel_distance_with_error(a: np.ndarray, b: np.ndarray) -> KernelDistance:
     """Estimate the squared MMD of two samples under the kernel `(x y / f + 1)^3`, times 1000, and its standard error.
 
     The distance is unbiased, from all pairs of rows: near 0, and then of either sign, when both come from one distribution.
-    The error is the jackknife's: every tenth row of both is left out in turn (fewer blocks where there are under 30 rows).
+    The error is the jackknife's: each of ten random blocks of both is left out in turn (fewer where there are under 30 rows).
 
     Args:
-        a, b: features `(n, f)` and `(m, f)`, in an order that says nothing.
+        a, b: features `(n, f)` and `(m, f)`.
 
     Raises:
         InputError: for other shapes, or fewer than 6 rows in one.
@@ -43,7 +43,7 @@ def kernel_distance_with_error(a: np.ndarray, b: np.ndarray) -> KernelDistance:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 6:
         raise InputError(f"features of shape {a.shape} and {b.shape}: they need equal width and six rows each")
     blocks = min(BLOCKS, min(len(a), len(b)) // 3)
-    parts_a, parts_b = ([x[i::blocks].astype(np.float64) for i in range(blocks)] for x in (a, b))
+    parts_a, parts_b = (_random_blocks(x, blocks) for x in (a, b))
     pairs = _Pairs(
         _kernel_sums(parts_a, parts_a),
         _kernel_sums(parts_b, parts_b),
@@ -56,6 +56,12 @@ def kernel_distance_with_error(a: np.ndarray, b: np.ndarray) -> KernelDistance:
     without = np.array([_squared_mmd(pairs, np.arange(blocks) != i) for i in range(blocks)])
     error = np.sqrt((blocks - 1) / blocks * ((without - without.mean()) ** 2).sum())
     return KernelDistance(SCALE * _squared_mmd(pairs, np.full(blocks, True)), SCALE * float(error))
+
+
+def _random_blocks(x: np.ndarray, blocks: int) -> list[np.ndarray]:
+    """Random, as the order of files may be that of what they show."""
+    order = np.random.default_rng(0).permutation(len(x))
+    return [x[order[i::blocks]].astype(np.float64) for i in range(blocks)]
 
 
 class _Pairs(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -95,6 +95,29 @@ def read_split(data: Any, labels: Any, preprocessing: Preprocessing, train_size:
     Traceback (most recent call last):
     ditifeat.errors.InputError: train_size = 6 of 8 images: at least 16 must train and 4 test
     """
+    names, images = read_images(data, preprocessing, crop)
+    train_size = integer("train_size", train_size)
+    if not MIN_TRAIN <= train_size <= len(names) - MIN_TEST:
+        raise InputError(
+            f"train_size = {train_size} of {len(names)} images: at least {MIN_TRAIN} must train and {MIN_TEST} test"
+        )
+    return labelled_split(names, images, labels, np.arange(len(names)) < train_size)
+
+
+def read_images(data: Any, preprocessing: Preprocessing, crop: Crop = "model") -> tuple[list[str], np.ndarray]:
+    """Read all images into memory: their names, and their pixels, uint8 `(n, S, S, 3)`.
+
+    Args:
+        data, preprocessing, crop: as `read_split`.
+
+    Raises:
+        ImageDecodeError, InputError: for images that cannot be read, or none.
+
+    >>> from ditifeat.benchmark.split import read_images
+    >>> names, images = read_images("photos", encoder.config.image, "center")
+    >>> names[0], images.shape
+    ('0.png', (8, 64, 64, 3))
+    """
     names: list[str] = []
     rows: list[np.ndarray] = []
     check_choice("crop", crop, ("model", "center"))
@@ -103,11 +126,20 @@ def read_split(data: Any, labels: Any, preprocessing: Preprocessing, train_size:
         rows.append(batch)
     if not rows:
         raise InputError(f"{data}: holds no images")
-    train_size = integer("train_size", train_size)
-    if not MIN_TRAIN <= train_size <= len(names) - MIN_TEST:
-        raise InputError(
-            f"train_size = {train_size} of {len(names)} images: at least {MIN_TRAIN} must train and {MIN_TEST} test"
-        )
+    return names, np.concatenate(rows)
+
+
+def labelled_split(names: Sequence[str], images: np.ndarray, labels: Any, train: np.ndarray) -> Split:
+    """Give images their labels, as `ditifeat.probe` takes them, of two values each.
+
+    Args:
+        names, images: as `read_images` gives them.
+        labels: of the images.
+        train: mask `(n,)` of those that train.
+
+    Raises:
+        InputError: for labels that do not fit.
+    """
     attributes = read_attributes(labels, names)
     real = [attribute.name for attribute in attributes if attribute.kind == "real"]
     if real:
@@ -115,8 +147,7 @@ def read_split(data: Any, labels: Any, preprocessing: Preprocessing, train_size:
             f"attribute {real[0]}: has more than two different labels; the benchmark compares those of two"
         )
     targets = np.stack([attribute.values for attribute in attributes], axis=1)
-    train = np.arange(len(names)) < train_size
-    return Split(np.concatenate(rows), tuple(names), tuple(a.name for a in attributes), targets, train)
+    return Split(images, tuple(names), tuple(a.name for a in attributes), targets, train)
 
 
 @torch.no_grad()

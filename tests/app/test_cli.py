@@ -16,8 +16,8 @@ from ditifeat.app import commands
 from ditifeat.app.cli import build_parser, main
 
 COMMANDS = [
-    "encode", "probe", "edit", "lost", "search", "resize", "train", "benchmark", "evaluate-edits", "convert", "push",
-    "info", "demo", "quickstart",
+    "encode", "probe", "edit", "lost", "search", "resize", "train", "benchmark", "evaluate-edits", "evaluate-dm",
+    "convert", "push", "info", "demo", "quickstart",
 ]  # fmt: skip
 
 
@@ -54,6 +54,7 @@ FUNCTIONS = {
     "resize": "data.resize resize",
     "benchmark": "benchmark.benchmark benchmark",
     "evaluate-edits": "benchmark.edits evaluate_edits",
+    "evaluate-dm": "benchmark.evaluate_dm evaluate_dm",
     "convert": "pretrained.official convert",
     "push": "pretrained.push push",
     "demo": "app.page serve",

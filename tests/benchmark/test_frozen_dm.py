@@ -1,0 +1,93 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ditifeat import ModelError
+from ditifeat.benchmark.baselines import _build
+from ditifeat.benchmark.frozen_dm import down_path_features, load_frozen_dm, sample_images
+from ditifeat.benchmark.split import in_batches
+from ditifeat.data.preprocessing import Preprocessing
+from ditifeat.model.codec import UnshuffleCodec
+from ditifeat.train.initialise import initialise_from_dm
+from ditifeat.train.tasks.diffae import build_diffae
+from tests.benchmark.conftest import residual_recipe
+from tests.conftest import method_recipe, random_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model whose DM's output is not 0, with it in `dm/`."""
+    model = random_model(residual_recipe(image=Preprocessing(32, (0.1, 0.1, 0.9, 0.9))))
+    nn.init.normal_(model.dm.unet.conv_out.weight, std=0.05, generator=torch.Generator().manual_seed(0))
+    model.save(tmp_path / "run" / "model")
+    return tmp_path / "run" / "model"
+
+
+def test_a_folder_says_what_the_dm_reads(folder):
+    found = load_frozen_dm(folder / "dm")
+    assert isinstance(found.dm.codec, UnshuffleCodec) and found.dm.codec.factor == 2
+    assert found.image == Preprocessing(32) and found.name == str(folder / "dm")
+    assert not any(parameter.requires_grad for parameter in found.dm.parameters())
+
+
+@pytest.mark.parametrize("place", [".", ".."])
+def test_a_model_and_a_run_give_their_frozen_dm_and_crop(folder, place):
+    model, bare = load_frozen_dm(folder / place), load_frozen_dm(folder / "dm")
+    assert model.image.crop == (0.1, 0.1, 0.9, 0.9)
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(down_path_features(model, images), down_path_features(bare, images))
+    assert model.key() == bare.key()
+
+
+def test_another_dm_has_another_key(folder):
+    found = load_frozen_dm(folder / "dm")
+    before = found.key()
+    found.dm.unet.conv_out.bias.data += 1
+    assert found.key() != before
+
+
+def test_features_are_what_an_encoder_from_the_dm_starts_with(folder):
+    model = random_model(residual_recipe())
+    encoder = _build(model)
+    initialise_from_dm(encoder, model.config.encoder, model.dm)
+    model.save(folder.parent / "other")
+    found = load_frozen_dm(folder.parent / "other")
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    expected = in_batches(encoder.inputs, images)
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(down_path_features(found, images), expected, atol=1e-4)
+    averaged = (expected + in_batches(encoder.inputs, images[:, :, ::-1])) / 2
+    np.testing.assert_allclose(down_path_features(found, images, flip_average=True), averaged, atol=1e-4)
+
+
+def test_samples_depend_on_the_seed_and_not_on_the_batch(folder):
+    found = load_frozen_dm(folder / "dm")
+    samples = sample_images(found, 5, 3, batch=2)
+    assert samples.shape == (5, 32, 32, 3) and samples.dtype == np.uint8
+    assert (
+        abs(sample_images(found, 5, 3, batch=5).astype(int) - samples).max() <= 1
+    )  # rounding of other matrix products
+    assert (sample_images(found, 5, 3, seed=1) != samples).mean() > 0.5
+    x_T = torch.randn(5, 12, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert abs(samples / 127.5 - 1 - found.dm.sample(x_T, 3).clamp(-1, 1).permute(0, 2, 3, 1).numpy()).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    "change", [{"in_channels": 4, "out_channels": 4}, {"sample_size": None}, {"sample_size": [16, 8]}]
+)
+def test_what_a_folder_does_not_say_is_not_guessed(change, folder):
+    path = folder / "dm" / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ModelError, match="4 channels, which are neither" if "in_channels" in change else "sample_size"):
+        load_frozen_dm(folder / "dm")
+
+
+def test_models_without_a_frozen_dm_are_refused(tmp_path):
+    build_diffae(method_recipe("diffae")).save(tmp_path)
+    with pytest.raises(ModelError, match="has no frozen DM"):
+        load_frozen_dm(tmp_path)
+    with pytest.raises(ModelError, match="neither a folder"):
+        load_frozen_dm("nonsense")
