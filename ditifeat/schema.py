@@ -13,6 +13,8 @@ import typing
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+import numpy as np
+
 from ditifeat.errors import DitifeatError, InputError, ModelError
 
 T = TypeVar("T")
@@ -44,6 +46,22 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
     return number
 
 
+def boolean(name: str, value: Any) -> bool:
+    """Check an argument that must be True or False; NumPy's are.
+
+    Raises:
+        InputError: for anything else ("no", None, 1), with the argument's name.
+
+    Example:
+        >>> from ditifeat.schema import boolean
+        >>> boolean("flip_average", np.True_)
+        True
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} = {value!r} must be True or False")
+    return bool(value)
+
+
 # huggingface_hub's `strict` checks no frozen dataclass (it hooks `__setattr__`), and dacite loses the place in tuples,
 # unions and `__post_init__`, which is what a message of ours must say; both take True for 1.
 def from_dict(kind: type[T], data: Any, where: str = "") -> T:
@@ -63,7 +81,7 @@ def from_dict(kind: type[T], data: Any, where: str = "") -> T:
     Example:
         >>> from ditifeat.schema import from_dict
         >>> from_dict(ditifeat.TimeStepPartition, {"k": 2, "d": 8, "stages": [500, 1000], "dims_per_stage": [2, 6]})
-        TimeStepPartition(k=2, d=8, num_time_steps=1000, stages=(500, 1000), dims_per_stage=(2, 6))
+        TimeStepPartition(k=2, d=8, num_time_steps=1000, stages=(500, 1000), dims_per_stage=(2, 6), even=False)
     """
     if not isinstance(data, dict):
         raise ModelError(f"{where.rstrip('.') or 'the configuration'} must be a mapping, not {type(data).__name__}")

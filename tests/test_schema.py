@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from ditifeat import InputError, ModelError
-from ditifeat.schema import from_dict, integer
+from ditifeat.schema import boolean, from_dict, integer
 
 
 @dataclass(frozen=True)
@@ -140,3 +140,14 @@ def test_integers(value):
 def test_what_is_no_integer(value, low, high, words):
     with pytest.raises(InputError, match=words):
         integer("n", value, low, high)
+
+
+@pytest.mark.parametrize("value", [True, np.True_, np.array([True])[0]])
+def test_booleans(value):
+    assert boolean("flip_average", value) is True and boolean("flip_average", not value) is False
+
+
+@pytest.mark.parametrize("value", [1, 0, "True", "no", None, [], np.array([True]), torch.tensor(True)])
+def test_what_is_no_boolean(value):
+    with pytest.raises(InputError, match=r"flip_average = .* must be True or False"):
+        boolean("flip_average", value)

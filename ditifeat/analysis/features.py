@@ -123,7 +123,8 @@ class Features:
         return Origin(self.weights, self.preprocessing, self.flip_average)
 
     def __repr__(self) -> str:
-        return f"Features({self.array.shape}, {self.partition.k} subsets, model {self.model!r})"
+        averaged = ", averaged over flips" if self.flip_average else ""
+        return f"Features({self.array.shape}, {self.partition.k} subsets, model {self.model!r}{averaged})"
 
     def time_steps(self, lo: int, hi: int) -> np.ndarray:
         """Select the columns of the subsets whose first time-step is within `lo..hi-1`: `(n, m)`, a view.
@@ -224,7 +225,7 @@ class Features:
             "model": self.model,
             "weights": self.weights,
             "preprocessing": self.preprocessing,
-            "flip_average": json.dumps(self.flip_average),
+            "flip_average": json.dumps(bool(self.flip_average)),
             "partition": json.dumps(asdict(self.partition)),
             "names": json.dumps(self.names),
             "skipped": json.dumps(self.skipped),

@@ -24,6 +24,7 @@ from ditifeat.errors import InputError, ModelError, require
 from ditifeat.files import check_writable, write_text
 from ditifeat.model.diti import DiTi
 from ditifeat.model.sampling import ddim_grid
+from ditifeat.schema import boolean
 from ditifeat.train.evaluate import RECONSTRUCTED, reconstruction
 
 Row = dict[str, Any]  # method, kind ("trained" or "baseline"), and what `score` returns
@@ -72,6 +73,7 @@ def benchmark(
     """
     for package in ("pandas", "tabulate", "matplotlib", "accelerate"):
         require(package, "benchmark")
+    flip_average = boolean("flip_average", flip_average)
     check_writable(Path(out) / "benchmark.md")
     encoders = load_runs(runs, device)
     ddim_grid(encoders[0].partition.num_time_steps, steps)  # refuses steps before the work

@@ -36,7 +36,7 @@ from ditifeat.encoding.encoder import Encoder
 from ditifeat.errors import InputError, UnknownNameError, require
 from ditifeat.files import check_writable, write_text
 from ditifeat.model.sampling import fixed_point_grid
-from ditifeat.schema import integer
+from ditifeat.schema import boolean, integer
 from ditifeat.train.evaluate import SPARSE
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ def evaluate_edits(
     """
     for package in ("pandas", "tabulate"):
         require(package, "benchmark")
+    flip_average = boolean("flip_average", flip_average)
     check_writable(Path(out) / "edits.md")
     encoders = load_runs(runs, device)
     if any(encoder.config.method != "diti" for encoder in encoders):

@@ -117,14 +117,14 @@ def edit(
 ) -> Any:
     """Change an attribute of images, or put the subsets of a reference image in; keep the rest.
 
-    Each image is inverted to its `x_T` under its own code, the code is changed, and `x_T` is sampled under it. At
+    Each image is inverted to its `x_T` under its own plain code, the code is changed, and `x_T` is sampled under it. At
     `scale=0` that is the reconstruction. All images are decoded before the first one is edited.
 
     Args:
         encoder: from `load_encoder`; its frozen DM and estimator are read at the first edit.
         images: anything that `encode` takes.
-        direction: an attribute, `report["Smiling"]`; or a probe's weights `(d,)` on codes standardised by the encoder's own
-            `mean` and `std`.
+        direction: an attribute, `report["Smiling"]`, of plain features or of ones averaged over flips; or a probe's weights
+            `(d,)` on codes standardised by the encoder's own `mean` and `std`.
         reference: in place of a direction, an image whose subsets are taken.
         subsets: which subsets of the reference, a range of step 1; all by default.
         x_T: "keep" the image's own, "slerp" towards the reference's by `scale` (the published interpolation), or "swap"

@@ -25,7 +25,7 @@ from ditifeat.model.encoders import flip_averaged, read_encoder
 from ditifeat.pretrained.hub import HubOptions
 from ditifeat.pretrained.models import find_file, load_model, prefetch
 from ditifeat.pretrained.names import BUNDLED, resolve
-from ditifeat.schema import integer
+from ditifeat.schema import boolean, integer
 
 if TYPE_CHECKING:
     from ditifeat.model.diffae import DiffAE
@@ -98,9 +98,7 @@ def stream(
         raise InputError(f"crop = {crop!r} must be model or center")
     if on_error not in ("raise", "skip"):
         raise InputError(f"on_error = {on_error!r} must be raise or skip")
-    if not isinstance(flip_average, bool):
-        raise InputError(f"flip_average = {flip_average!r} must be True or False")
-    codes = flip_averaged(encoder) if flip_average else encoder
+    codes = flip_averaged(encoder) if boolean("flip_average", flip_average) else encoder
     return (
         (names, codes(load_images(rows, encoder.device)))
         for names, rows in batches(images, encoder.config.image, batch_size, crop, on_error, report)
@@ -175,6 +173,8 @@ def encode(
     ((8, 512), '0.png')
     >>> encoder.encode("me.png", crop="center", output="torch").shape
     torch.Size([512])
+    >>> encoder.encode("me.png", crop="center", flip_average=True)
+    Features((512,), 64 subsets, model 'celeba64-mini', averaged over flips)
     """
     if output not in ("numpy", "torch"):
         raise InputError(f"output = {output!r} is not one of numpy, torch")
@@ -205,7 +205,7 @@ def encode(
         encoder.config.name,
         encoder.weights,
         encoder.config.image.fingerprint(crop),
-        flip_average,
+        bool(flip_average),
         tuple(name for name, _ in report.skipped),
     )
 

@@ -252,6 +252,7 @@ def test_plain_and_averaged_features_are_not_mixed(features, average, words):
         with pytest.raises(InputError, match=words):
             mix()
     assert ours.nearest(other.array[0], count=1)[0][0] == "00.png"
+    assert ("averaged over flips" in repr(ours)) == average
 
 
 def test_concatenated_features(features):

@@ -142,6 +142,7 @@ def test_plain_and_averaged_scores_are_kept_apart(scored, dataset, tmp_path, mon
         ({"steps": 2.5}, "steps = 2.5"),
         ({"device": "gpu"}, "device = 'gpu'"),
         ({"crop": "middle"}, "crop = 'middle'"),
+        ({"flip_average": "no"}, "flip_average = 'no'"),
     ],
 )
 def test_wrong_arguments_are_refused_before_the_work(options, message, tiny_folder, dataset, tmp_path, monkeypatch):

@@ -87,6 +87,7 @@ def test_two_runs_of_one_name_are_both_there(tiny_folder, dataset, tmp_path):
         ({"count": 7}, r"count = 7 is not within 2\.\.6"),
         ({"count": 1}, "count = 1"),
         ({"count": 2.5}, "count = 2.5"),
+        ({"flip_average": "no"}, "flip_average = 'no'"),
         ({"steps": 0}, "steps = 0"),
         ({"steps": 500}, "steps = 500"),
     ],
