@@ -10,11 +10,15 @@ from ditifeat.benchmark.baselines import _build
 from ditifeat.benchmark.frozen_dm import down_path_features, load_frozen_dm, sample_images
 from ditifeat.benchmark.split import in_batches
 from ditifeat.data.preprocessing import Preprocessing
-from ditifeat.model.codec import UnshuffleCodec
+from ditifeat.model.codec import PixelCodec, UnshuffleCodec, VAECodec
+from ditifeat.model.diffusion import DiffusionModel
 from ditifeat.train.initialise import initialise_from_dm
+from ditifeat.train.sections import UNetSpec
 from ditifeat.train.tasks.diffae import build_diffae
+from ditifeat.train.tasks.dm import SCHEDULER, build_unet
 from tests.benchmark.conftest import residual_recipe
 from tests.conftest import method_recipe, random_model
+from tests.model.test_codec import tiny_vae
 
 
 @pytest.fixture
@@ -91,3 +95,34 @@ def test_models_without_a_frozen_dm_are_refused(tmp_path):
         load_frozen_dm(tmp_path)
     with pytest.raises(ModelError, match="neither a folder"):
         load_frozen_dm("nonsense")
+
+
+@pytest.mark.parametrize(
+    ("codec", "factor", "flat"),
+    [(PixelCodec(), 1, False), (PixelCodec(), 1, True), (UnshuffleCodec(4), 4, False), (UnshuffleCodec(3), 3, False)],
+)
+def test_pixels_and_blocks_of_them(codec, factor, flat, tmp_path):
+    channels, side, _ = codec.shape(8 * factor)
+    DiffusionModel(build_unet(UNetSpec((32, 32), layers=1, head_dim=16), channels, side), SCHEDULER, codec).save(
+        tmp_path
+    )
+    if flat:
+        for file in [*(tmp_path / "unet").iterdir(), *(tmp_path / "scheduler").iterdir()]:
+            file.rename(tmp_path / file.name)
+        (tmp_path / "unet").rmdir()
+        (tmp_path / "scheduler").rmdir()
+    found = load_frozen_dm(tmp_path)
+    assert type(found.dm.codec) is type(codec) and found.image.size == 8 * factor
+    assert sample_images(found, 2, 2).shape == (2, 8 * factor, 8 * factor, 3)
+
+
+@pytest.mark.parametrize("kind", ["AutoencoderKL", "VQModel"])
+def test_latents(kind, tmp_path):
+    codec = VAECodec(tiny_vae(kind))
+    channels, side, _ = codec.shape(16)
+    unet = build_unet(UNetSpec((32, 32), layers=1, head_dim=16), channels, side)
+    DiffusionModel(unet, SCHEDULER, codec).save(tmp_path)
+    found = load_frozen_dm(tmp_path)
+    assert isinstance(found.dm.codec, VAECodec) and found.image.size == 16
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    assert down_path_features(found, images).std() > 0 and sample_images(found, 2, 2).shape == (2, 16, 16, 3)
