@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+import torch
 from torch import Tensor, nn
 
 from ditifeat.errors import InputError
@@ -95,8 +96,10 @@ class GenerativeModel(nn.Module):
         if z is not None and z.shape != (len(x_t), self.config.latent_dim):
             raise InputError(f"z has shape {tuple(z.shape)}, expected ({len(x_t)}, {self.config.latent_dim})")
         total = self.schedule.num_time_steps
-        # Elsewhere than on the CPU, looking at the values would wait for the device.
-        if t.device.type == "cpu" and len(t) and not 0 <= int(t.min()) <= int(t.max()) < total:
+        # Elsewhere than on the CPU, looking at the values would wait for the device; compiled, it would cut the graph in two.
+        if t.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        if len(t) and not 0 <= int(t.min()) <= int(t.max()) < total:
             raise InputError(f"t is within {int(t.min())}..{int(t.max())}, expected 0..{total - 1}")
 
 

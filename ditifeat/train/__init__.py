@@ -25,6 +25,7 @@ def train(
     images: float | None = None,
     crop: Crop = "model",
     progress: bool = False,
+    compile: bool | None = None,
 ) -> Path:
     """Train the DM (or take one), then encoder and estimator; evaluate; write the model folder and its card.
 
@@ -41,6 +42,8 @@ def train(
         crop: how the images are cut: "model", as the recipe says, or "center", the largest central square, for images that are
             cropped already. The finished model expects what the recipe says.
         progress: show progress bars.
+        compile: whether the networks are compiled (`torch.compile`); by default on a GPU. Where that fails, they run as
+            they are, with a warning.
 
     Returns:
         The model folder.
@@ -63,4 +66,6 @@ def train(
     from ditifeat.train.recipe import with_overrides
 
     changed = with_overrides(recipe, dm=dm, seed=seed, images=images)
-    return run_recipe(changed, Path(data), Path(out), labels, crop=crop, resume=resume, progress=progress)
+    return run_recipe(
+        changed, Path(data), Path(out), labels, crop=crop, resume=resume, progress=progress, compile=compile
+    )

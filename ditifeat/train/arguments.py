@@ -19,6 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--crop", choices=("model", "center"), default="model", help=cropped)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in OUT")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="compile the networks (torch.compile); by default on a GPU",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -37,6 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
         images=arguments.images,
         crop=arguments.crop,
         progress=True,
+        compile=arguments.compile,
     )
     if require("accelerate", "train").PartialState().is_main_process:
         print(f"{folder}: the model; ditifeat info {folder}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 DECODED = 256  # images that are decoded before any is written
 
 SAVE_SECONDS = 20  # between notes of how far decoding is
+
+LOADED = 8192  # images that are copied onto a device at once
 
 
 class TrainingImages:
@@ -50,6 +53,7 @@ class TrainingImages:
         self.array, self.names, self.flip, self.seed = array, names, flip, seed
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
+        self._loaded: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -59,8 +63,8 @@ class TrainingImages:
 
         It depends on the seed and the step alone, not on what was asked for before, or by how many processes.
         """
-        positions = np.arange(step * batch, (step + 1) * batch)
-        return np.array([self._shuffled(p // len(self))[p % len(self)] for p in positions.tolist()])
+        epochs, places = np.divmod(np.arange(step * batch, (step + 1) * batch), len(self))
+        return np.concatenate([self._shuffled(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:
@@ -68,13 +72,32 @@ class TrainingImages:
             self._epoch = epoch
         return self._order
 
-    def batch(self, indices: np.ndarray) -> Tensor:
-        """Return images, float32 `(B, 3, S, S)` in [-1, 1], as they lie on the disk."""
-        return load_images(self.array[indices])
+    def load_onto(self, device: torch.device) -> None:
+        """Copy all images onto a device, where `batch` then finds them, unless that took over half of its free memory."""
+        if self._loaded is not None and self._loaded.device.type == device.type:
+            return
+        if device.type == "cuda" and self.array.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+            logger.info("%d images are more than half of what %s has free; read from the disk", len(self), device)
+            return
+        loaded = torch.empty(self.array.shape, dtype=torch.uint8, device=device)
+        for start in range(0, len(self), LOADED):
+            loaded[start : start + LOADED] = torch.from_numpy(np.array(self.array[start : start + LOADED]))
+        self._loaded = loaded
+
+    def batch(self, indices: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+        """Return images on a device, float32 `(B, 3, S, S)` in [-1, 1], not flipped; a GPU is not waited for."""
+        if self._loaded is not None and self._loaded.device.type == torch.device(device).type:
+            return load_images(self._loaded[_send(torch.from_numpy(indices), device)], device)
+        return load_images(_send(torch.from_numpy(self.array[indices]), device), device)
 
     def first(self, count: int) -> Tensor:
         """Return the first `count` images, as `batch` does, or all where there are fewer."""
         return load_images(self.array[:count])
+
+
+def _send(x: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on a device. Only from pinned memory does a GPU copy without being waited for."""
+    return x.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else x.to(device)
 
 
 @dataclass(frozen=True)

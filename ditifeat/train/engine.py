@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, distributed
 
 from ditifeat.errors import RecipeError
+
+T = TypeVar("T")
 
 
 def accelerator() -> Accelerator:
@@ -24,6 +28,24 @@ def accelerator() -> Accelerator:
         return Accelerator(cpu=not torch.accelerator.is_available())
     except (ValueError, ImportError) as error:
         raise RecipeError(f"accelerate cannot run here as it is configured: {error}") from error
+
+
+def asked_precision() -> str | None:
+    """Return the precision that accelerate was told to use, "float32", "bf16", "fp16" or "fp8"; None where it was not told.
+
+    `accelerate launch` always tells it, by `--mixed-precision`; elsewhere the variable ACCELERATE_MIXED_PRECISION may.
+    """
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ:
+        return None
+    mixed: str = accelerator().mixed_precision
+    return "float32" if mixed == "no" else mixed
+
+
+def agreed(value: T) -> T:
+    """Return the main process's value, in every process."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
 
 
 class _Gather(torch.autograd.Function):

@@ -1,8 +1,9 @@
 """The training loop: one task, one log, atomic checkpoints, resume that is bit-exact on the CPU.
 
-Every random number of a step follows from the seed, the step and the image's place in the batch (dropout's: from the
-process). So a resumed run needs no random states, a preview changes nothing, and several processes draw the images,
-time-steps and noise that one would, each its own share.
+Every random number of a step follows from the seed, the step and, on the CPU, the image's place in the batch (dropout's: from
+the process). So a resumed run needs no random states, a preview changes nothing, and several processes draw the images,
+time-steps and noise that one would, each its own share. A GPU is waited for only where the log, a preview or a checkpoint
+needs what it has computed.
 """
 
 from __future__ import annotations
@@ -11,26 +12,35 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers.optimization import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from ditifeat.data.drawing import grid, save_image, to_pixels
 from ditifeat.errors import ModelError, RecipeError
 from ditifeat.files import read_tensors, select_prefix, write_tensors
 from ditifeat.train.data import TrainingImages
-from ditifeat.train.engine import accelerator
+from ditifeat.train.draw import Batch, Draws
+from ditifeat.train.engine import accelerator, agreed, asked_precision
+from ditifeat.train.meter import Meter
+from ditifeat.train.optimise import Average, Group, adamw, match_layout, set_rates
 from ditifeat.train.recipe import MethodRecipe
 from ditifeat.train.run import Run
 from ditifeat.train.sections import Optimiser
+from ditifeat.train.speed import (
+    Losses,
+    autocast,
+    choose_precision,
+    compiled,
+    fast_kernels,
+    flops_per_image,
+    is_gpu,
+    peak,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +53,6 @@ PREVIEWS, PREVIEW_STEPS = 10, 250  # at most per stage, and the least number of 
 PREVIEWED = 8  # images per preview
 
 LOGGED_STEPS = 50  # that a record of the log is the mean of
-
-LOG_RANGES = 5  # equal ranges of time-steps whose losses are logged apart
 
 
 class Task(nn.Module):
@@ -75,9 +83,12 @@ class Task(nn.Module):
     def initialise(self, images: TrainingImages) -> None:
         """Set the weights that follow from the training images; not called where training is resumed."""
 
-    def learning_rates(self) -> dict[str, float]:
-        """Return factors of the learning rate, by the name of a trained network; 1 where none is given."""
-        return {}
+    def parameter_groups(self) -> list[Group]:
+        """Return the trained networks' parameters, each once, by learning rate and by when they begin to move.
+
+        Checkpoints number the parameters in this order.
+        """
+        return [Group(list(network.parameters())) for network in self.trained.values()]
 
     def forward(self, images: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Return losses per image, `(B,)` each: "loss" is minimised, others (the frozen DM's, say) are logged beside it.
@@ -116,25 +127,35 @@ class Trainer:
 
     def __init__(self, task: Task, run: Run, optimiser: Optimiser, stage: str):
         self.accelerator = accelerator()
+        self.device: torch.device = self.accelerator.device
         self.images, self.optimiser, self.progress = run.images, optimiser, run.progress
         self.seed, self.out = run.recipe.seed, run.stage_folder(stage)
-        if optimiser.batch % self.accelerator.num_processes:
-            raise RecipeError(
-                f"batch = {optimiser.batch} cannot be shared by {self.accelerator.num_processes} processes"
-            )
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        if optimiser.batch % processes:
+            raise RecipeError(f"batch = {optimiser.batch} cannot be shared by {processes} processes")
         checkpoints = list_checkpoints(self.out)
         if checkpoints and not run.resume:
             raise RecipeError(f"{self.out}: holds checkpoints already; resume (--resume) or use another folder")
-        self.task = task.to(self.accelerator.device)
+        self.task = task.to(self.device)
         if not checkpoints:
             task.initialise(run.images)
-        self.averaged = AveragedModel(task.trained, multi_avg_fn=get_ema_multi_avg_fn(optimiser.ema)).eval()
-        self.averaged.n_averaged.fill_(1)  # it holds a first value already: no warm-up, as published
-        self.wrapped, self.adam = self.accelerator.prepare(task, _adam(task, optimiser))
+        self.on_gpu = is_gpu(self.device)
+        if self.on_gpu:
+            run.images.load_onto(self.device)
+        self.draws = Draws(
+            run.images, task.num_time_steps, task.noise_shape, self.seed, optimiser.batch, rank, processes
+        )
+        self.average = Average(task.trained, optimiser.ema)
+        self.groups = task.parameter_groups()
+        adam = adamw(self.groups, task.trained, optimiser)
+        self.wrapped, self.adam = self.accelerator.prepare(task, adam)
         self.step = 0
+        self.precision, self.compile = asked_precision(), run.compile  # None until they are chosen
+        self.losses: Losses = self.wrapped
+        self.effort: float | None = None  # seconds that an image takes at the peak of all devices, where that is known
+        self.meter = Meter(task.num_time_steps, self.accelerator.gather)
         if checkpoints:
             self._load(checkpoints[-1])
-        self.schedule = _schedule(self.adam.optimizer, optimiser, self.step)
 
     def train(self, until: int | None = None) -> nn.ModuleDict:
         """Train to the last step (or to step `until`), and return the averaged networks.
@@ -144,78 +165,99 @@ class Trainer:
         """
         self.out.mkdir(parents=True, exist_ok=True)
         end = self.optimiser.steps if until is None else min(until, self.optimiser.steps)
-        preview_steps = max(PREVIEW_STEPS, self.optimiser.steps // PREVIEWS)
-        saved = time.monotonic()
-        meter = _Meter(self.task.num_time_steps, self.accelerator.gather)
         hidden = not (self.progress and self.accelerator.is_main_process)
         if self.accelerator.is_main_process:
             logger.info("%s: steps %d to %d of %d images each", self.out, self.step, end, self.optimiser.batch)
         # Dropout alone draws from torch's global generators, which are left as they were.
-        devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+        devices = [self.device] if self.device.type == "cuda" else []
+        self.meter.restart()
+        self._lay_out(torch.channels_last)
         with (
+            fast_kernels(self.device),
             torch.random.fork_rng(devices),
             tqdm(total=self.optimiser.steps, initial=self.step, desc=self.out.name, disable=hidden) as bar,
         ):
-            for _ in range(self.step, end):
-                meter.add(*self._train_step())
-                bar.update()
-                if self.step % LOGGED_STEPS == 0 or self.step == end:
-                    self._log(meter.flush(), bar)
+            if self.step < end:
+                with self.meter.aside():
+                    self._choose()
+            self._steps(end, bar)
+        self.save()
+        self._lay_out(torch.contiguous_format)
+        return self.average.networks
+
+    def _steps(self, end: int, bar: Any) -> None:
+        preview_steps = max(PREVIEW_STEPS, self.optimiser.steps // PREVIEWS)
+        saved = time.monotonic()
+        self.wrapped.train()
+        for _ in range(self.step, end):
+            self._train_step()
+            bar.update()
+            if self.step % LOGGED_STEPS == 0 or self.step == end:
+                self._log(bar)
+            with self.meter.aside():
                 if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES and self.step < end:
                     self.save()
                     saved = time.monotonic()
                 if self.step % preview_steps == 0 or self.step == end:
                     self._preview()
-        self.save()
-        return self._networks()
+                    self.wrapped.train()
 
-    def _networks(self) -> nn.ModuleDict:
-        return cast(nn.ModuleDict, self.averaged.module)
+    def _lay_out(self, memory_format: torch.memory_format) -> None:
+        """Channels-last, which a GPU's convolutions want, or back; on a CPU torch 2.13's GroupNorm can crash of it."""
+        if self.on_gpu:
+            for networks in (self.task, self.average.networks):
+                networks.to(memory_format=memory_format)  # type: ignore[call-overload]
+            match_layout(self.adam)
 
-    def _train_step(self) -> tuple[Tensor, dict[str, Tensor]]:
-        rank, device = self.accelerator.process_index, self.accelerator.device
-        images, t, noise = (x.to(device) for x in self._draw_share())
+    def _choose(self) -> None:
+        """Precision, and whether the step is compiled, unless they were asked for or come from a checkpoint."""
         self.wrapped.train()
-        torch.manual_seed(int(np.random.SeedSequence((self.seed, self.step, rank)).generate_state(1)[0]))
-        with self.accelerator.autocast():
-            losses = self.wrapped(images, t, noise)
-        loss = losses["loss"].mean()
-        if not torch.isfinite(loss):
-            raise RecipeError(
-                f"the loss is not finite at step {self.step}; lower lr, and resume from the last checkpoint"
-            )
-        self.accelerator.backward(loss)
+        batch, steps = self._draw(), self.optimiser.steps
+        if self.precision is None:
+            self.precision = agreed(choose_precision(self.task, batch, steps))
+        if self.compile is None:
+            self.compile = self.on_gpu  # on two CPU cores it took minutes, and its steps were no faster
+        most = peak(self.device)
+        flops = (
+            None if most is None or self.precision == "float32" else flops_per_image(self.task, batch, self.precision)
+        )
+        if most is not None and flops is not None:
+            self.effort = flops / (most * self.accelerator.num_processes)
+        if self.compile:
+            fast = compiled(self.wrapped, self.task, batch, self.precision)
+            self.losses, self.compile = (self.wrapped, False) if fast is None else (fast, True)
+
+    def _draw(self) -> Batch:
+        if self.on_gpu:
+            return self.draws.on_device(self.step, self.device)
+        return Batch(*(x.to(self.device) for x in self.draws.per_image(self.step)))
+
+    def _train_step(self) -> None:
+        batch = self._draw()
+        seed = (self.seed, self.step, self.accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        with autocast(self.device, str(self.precision)):
+            losses = self.losses(*batch)
+        set_rates(self.adam, self.groups, self.optimiser, self.step)
+        self.accelerator.backward(losses["loss"].mean())
         self.adam.step()
         self.adam.zero_grad()
-        self.schedule.step()
-        self.averaged.update_parameters(self.task.trained)
+        self.average.update()
+        self.meter.add(batch.t, losses)
         self.step += 1
-        return t, {name: value.detach().float() for name, value in losses.items()}
 
-    def _draw_share(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, time-steps and noise of this process's share of the batch: each image has a generator of its own."""
-        batch, workers, rank = self.optimiser.batch, self.accelerator.num_processes, self.accelerator.process_index
-        share = range(rank * batch // workers, (rank + 1) * batch // workers)
-        seeds = np.random.SeedSequence((self.seed, self.step)).generate_state(batch)
-        images = self.images.batch(self.images.indices(self.step, batch)[share.start : share.stop])
-        t = torch.empty(len(share), dtype=torch.int64)
-        noise = torch.empty(len(share), *self.task.noise_shape)
-        generator = torch.Generator()
-        for i, place in enumerate(share):
-            generator.manual_seed(int(seeds[place]))
-            if torch.rand((), generator=generator) < 0.5 and self.images.flip:
-                images[i] = images[i].flip(-1)
-            t[i].random_(self.task.num_time_steps, generator=generator)
-            noise[i].normal_(generator=generator)
-        return images, t, noise
-
-    def _log(self, means: dict[str, Any], bar: Any) -> None:
+    def _log(self, bar: Any) -> None:
+        means = self.meter.flush()
+        steps, seconds = means.pop("steps"), means.pop("steps_seconds")
+        if not np.isfinite(means["loss"]):
+            self._stop(f"the loss is not finite within steps {self.step - steps}..{self.step - 1}")
         if not self.accelerator.is_main_process:
             return
-        mixed = self.accelerator.mixed_precision
         record = {"step": self.step, "images": self.step * self.optimiser.batch} | means
-        record["images_per_second"] = record.pop("steps") * self.optimiser.batch / record["seconds"]
-        record["precision"] = "float32" if mixed == "no" else mixed
+        record["images_per_second"] = steps * self.optimiser.batch / seconds
+        if self.effort is not None:
+            record["peak_share"] = record["images_per_second"] * self.effort
+        record["precision"], record["compiled"] = self.precision, bool(self.compile)
         record["networks"] = list(self.task.trained)
         record["parameters"] = sum(p.numel() for p in self.task.trained.parameters())
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -225,25 +267,35 @@ class Trainer:
             shown["relative to the frozen DM"] = f"{record['loss'] / record['frozen']:.4f}"
         bar.set_postfix(shown)
 
+    def _stop(self, reason: str) -> None:
+        raise RecipeError(f"{self.out}: {reason}; lower lr, and resume from the last checkpoint")
+
     @torch.no_grad()
     def _preview(self) -> None:
         if self.accelerator.is_main_process:
-            images = self.images.first(PREVIEWED).to(self.accelerator.device)
-            rows = self.task.preview(self._networks(), images)
+            images = self.images.first(PREVIEWED).to(self.device)
+            rows = self.task.preview(self.average.networks, images)
             save_image(grid(to_pixels(rows), columns=len(images)), self.out / f"preview-{self.step:07d}.png")
 
     def save(self) -> None:
-        """Write a checkpoint named after its step, atomically; the oldest go."""
+        """Write a checkpoint named after its step, atomically; the oldest go.
+
+        Raises:
+            RecipeError: if it would hold, or follow from, a loss that is not finite; nothing is written.
+        """
         if not self.accelerator.is_main_process:
             return
         tensors = {f"trained.{k}": v for k, v in self.task.trained.state_dict().items()}
-        tensors |= {f"averaged.{k}": v for k, v in self.averaged.module.state_dict().items()}
+        tensors |= {f"averaged.{k}": v for k, v in self.average.networks.state_dict().items()}
         for index, state in self.adam.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        if not (self.meter.finite() and all(bool(torch.isfinite(value).all()) for value in tensors.values())):
+            self._stop(f"the loss is not finite before step {self.step}")
         if self.accelerator.scaler is not None:  # of float16 gradients
             scaler = self.accelerator.scaler.state_dict()
             tensors |= {f"scaler.{key}": torch.tensor(value) for key, value in scaler.items()}
-        write_tensors(self.out / f"checkpoint-{self.step:09d}.safetensors", tensors, {"step": str(self.step)})
+        about = {"step": str(self.step), "precision": self.precision or "float32", "compiled": str(bool(self.compile))}
+        write_tensors(self.out / f"checkpoint-{self.step:09d}.safetensors", tensors, about)
         for old in list_checkpoints(self.out)[:-KEPT_CHECKPOINTS]:
             old.unlink()
 
@@ -256,73 +308,35 @@ class Trainer:
             raise RecipeError(
                 f"{path}: does not fit the recipe's networks, or is damaged ({reason}); delete it to go on from the one before"
             ) from error
+        self._set_choices(metadata)
+
+    def _set_choices(self, begun: dict[str, str]) -> None:
+        """A run goes on as it began, unless it is asked otherwise; the oldest checkpoints say nothing."""
+        if self.precision is None:
+            self.precision = begun.get("precision", "float32")
+            if self.precision not in ("float32", "bf16"):
+                raise RecipeError(
+                    f"{self.out}: was begun in {self.precision}; set ACCELERATE_MIXED_PRECISION={self.precision}, or =no to go "
+                    "on in float32"
+                )
+        if self.compile is None:
+            self.compile = begun.get("compiled") == "True"
 
     def _set_state(self, tensors: dict[str, Tensor], step: int) -> None:
         self.step = step
         self.task.trained.load_state_dict(select_prefix(tensors, "trained."))
-        self.averaged.module.load_state_dict(select_prefix(tensors, "averaged."))
+        self.average.networks.load_state_dict(select_prefix(tensors, "averaged."))
         state: dict[int, dict[str, Tensor]] = defaultdict(dict)
         for key, value in select_prefix(tensors, "adam.").items():
             index, name = key.split(".", 1)
             state[int(index)][name] = value
         self.adam.load_state_dict({"state": dict(state), "param_groups": self.adam.state_dict()["param_groups"]})
+        match_layout(self.adam)
         if self.accelerator.scaler is not None:
             scaler = {key: value.item() for key, value in select_prefix(tensors, "scaler.").items()}
             self.accelerator.scaler.load_state_dict(scaler)
 
 
-def _adam(task: Task, optimiser: Optimiser) -> torch.optim.AdamW:
-    factors = task.learning_rates()
-    groups: list[dict[str, Any]] = []
-    for name, network in task.trained.items():
-        lr = optimiser.lr * factors.get(name, 1.0)
-        parameters = [p for p in network.parameters() if p.requires_grad]
-        # The schedule multiplies `initial_lr`, also where it goes on from a checkpoint.
-        groups.append({"params": parameters, "lr": lr, "initial_lr": lr})
-    return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=optimiser.weight_decay)
-
-
-def _schedule(adam: torch.optim.Optimizer, optimiser: Optimiser, step: int) -> LambdaLR:
-    """The learning rates, `step` steps into training."""
-    if optimiser.decay == "none":
-        return get_constant_schedule_with_warmup(adam, optimiser.warmup, step - 1)
-    return get_cosine_schedule_with_warmup(adam, optimiser.warmup, optimiser.steps, last_epoch=step - 1)
-
-
 def list_checkpoints(out: Path) -> list[Path]:
     """List the checkpoints of a stage, by step."""
     return sorted(out.glob("checkpoint-*.safetensors"))
-
-
-class _Meter:
-    """Means of the losses since the last flush, over all processes: of all time-steps and per range of them."""
-
-    def __init__(self, num_time_steps: int, gather: Callable[[Tensor], Tensor]):
-        self.num_time_steps, self.gather = num_time_steps, gather
-        self._reset()
-
-    def _reset(self) -> None:
-        self.started = time.monotonic()
-        self.t: list[Tensor] = []
-        self.losses: dict[str, list[Tensor]] = defaultdict(list)
-
-    def add(self, t: Tensor, losses: dict[str, Tensor]) -> None:
-        self.t.append(t)
-        for name, value in losses.items():
-            self.losses[name].append(value)
-
-    def flush(self) -> dict[str, Any]:
-        record: dict[str, Any] = {"steps": len(self.t), "seconds": time.monotonic() - self.started}
-        ranges = self.gather(torch.cat(self.t)).cpu() * LOG_RANGES // self.num_time_steps
-        for name, values in self.losses.items():
-            flat = self.gather(torch.cat(values)).cpu()
-            record[name] = flat.mean().item()
-            record[f"{name}_by_range"] = list(_range_means(flat, ranges))
-        self._reset()
-        return record
-
-
-def _range_means(values: Tensor, ranges: Tensor) -> Iterator[float | None]:
-    for i in range(LOG_RANGES):
-        members = values[ranges == i]
-        yield members.mean().item() if len(members) else None

@@ -34,17 +34,28 @@ def run_recipe(
     crop: Crop = "model",
     resume: bool = False,
     progress: bool = False,
+    compile: bool | None = None,
 ) -> Path:
     """Train, evaluate and describe the model of a recipe; see `ditifeat.train.train`."""
     if folder.resolve().is_relative_to(data.resolve()):
         raise RecipeError(f"{folder}: lies in {data}, whose images it would add to; use a folder elsewhere")
     main = accelerator().is_main_process
     with claimed(folder, recipe, resume=resume) if main else nullcontext():
-        _stages(recipe, data, folder, labels, crop, resume, progress and main)
+        _stages(recipe, data, folder, labels, crop, resume=resume, progress=progress and main, compile=compile)
     return folder / "model"
 
 
-def _stages(recipe: Recipe, data: Path, folder: Path, labels: Any, crop: Crop, resume: bool, progress: bool) -> None:
+def _stages(
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    labels: Any,
+    crop: Crop,
+    *,
+    resume: bool,
+    progress: bool,
+    compile: bool | None,
+) -> None:
     processes = accelerator()
     with processes.main_process_first():
         decoded = prepare(data, recipe.image, folder / "data", crop=crop, progress=progress)
@@ -56,7 +67,7 @@ def _stages(recipe: Recipe, data: Path, folder: Path, labels: Any, crop: Crop, r
     if labels is not None:
         _check_labels(labels, recipe, decoded.names)
     images = TrainingImages(decoded.array[:count], decoded.names[:count], flip=recipe.flip, seed=recipe.seed)
-    run = Run(recipe, images, folder, resume=resume, progress=progress)
+    run = Run(recipe, images, folder, resume=resume, progress=progress, compile=compile)
     task = task_class(recipe.method).build(run, recipe.section)
     averaged = Trainer(task, run, recipe.section.optimiser, recipe.method).train()
     model = task.finished(averaged).requires_grad_(False).eval()

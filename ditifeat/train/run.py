@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Run:
         folder: of the run: `data/`, a folder per stage (`dm-run/`, `diti-run/`), `dm/`, `model/`.
         resume: whether stages go on from their newest checkpoint.
         progress: whether progress bars are shown.
+        compile: whether steps are compiled; None: on a GPU.
     """
 
     recipe: Recipe
@@ -34,6 +36,7 @@ class Run:
     folder: Path
     resume: bool = False
     progress: bool = False
+    compile: bool | None = None
 
     def stage_folder(self, stage: str) -> Path:
         """Return the folder of a stage's checkpoints, log and previews."""
@@ -102,7 +105,9 @@ def _cost(log: Path) -> dict[str, Any]:
     # A resumed run repeats the steps since its last checkpoint; what was spent counts, what was seen counts once.
     records = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     records = [record for record in records if "step" in record]
-    return {
+    shares = [record["peak_share"] for record in records if "peak_share" in record]
+    peak = {"peak_share": round(statistics.median(shares), 3)} if shares else {}
+    return peak | {
         "images": records[-1]["images"],
         "seconds": round(sum(record["seconds"] for record in records)),
         "precision": ", then ".join(dict.fromkeys(record["precision"] for record in records)),

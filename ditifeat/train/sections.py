@@ -8,6 +8,8 @@ from typing import Literal
 from ditifeat.errors import RecipeError
 from ditifeat.model.codec import CodecSpec
 
+COOLDOWN = 0.25
+
 
 @dataclass(frozen=True)
 class Optimiser:
@@ -17,8 +19,10 @@ class Optimiser:
         images: images seen in all.
         batch: the global batch, over all processes.
         lr: the peak learning rate for that global batch, whatever the number of processes.
-        decay: "cosine" to zero over the run after `warmup` steps, or "none".
+        decay: of the learning rate after `warmup` steps: "none"; "cosine", to zero over the rest of the run; or "cooldown",
+            linear to zero over its last part.
         warmup: steps over which the learning rate rises linearly from 0.
+        cooldown: share of the run that the decay "cooldown" takes.
         weight_decay: AdamW's; 0 is Adam.
         ema: decay of the exponential moving average of the weights, per step.
 
@@ -33,16 +37,21 @@ class Optimiser:
     images: int
     batch: int = 128
     lr: float = 1e-4
-    decay: Literal["none", "cosine"] = "none"
+    decay: Literal["none", "cosine", "cooldown"] = "none"
     warmup: int = 0
     weight_decay: float = 0.0
     ema: float = 0.9999
+    cooldown: float = COOLDOWN
 
     def __post_init__(self) -> None:
         if self.images < self.batch or self.batch < 1:
             raise RecipeError(f"images = {self.images} must be at least one batch = {self.batch}")
         if not (0 < self.lr < 1 and 0 <= self.ema < 1 and 0 <= self.weight_decay < 1 and self.warmup >= 0):
             raise RecipeError("lr must be within 0..1, ema and weight_decay in [0, 1), warmup at least 0")
+        if not 0 < self.cooldown <= 1:
+            raise RecipeError(f"cooldown = {self.cooldown} is not in (0, 1]")
+        if self.cooldown != COOLDOWN and self.decay != "cooldown":
+            raise RecipeError(f"cooldown = {self.cooldown} belongs to the decay cooldown, not {self.decay}")
 
     @property
     def steps(self) -> int:

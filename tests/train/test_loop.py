@@ -1,17 +1,15 @@
 """The training loop: exact resume, averaging, modes, seeds, checkpoints, the log."""
 
+import time
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
-from diffusers.optimization import get_cosine_schedule_with_warmup
 
 from ditifeat import RecipeError
-from ditifeat.train.loop import Trainer, _adam, _schedule, list_checkpoints
+from ditifeat.train.loop import Trainer, list_checkpoints
 from ditifeat.train.sections import Optimiser
-from tests.conftest import tiny_recipe
-from tests.train.conftest import OPTIMISER, assert_equal_weights, make_run, make_task, read_log, training_images
+from tests.train.conftest import OPTIMISER, assert_equal_weights, make_run, make_task, read_log
 
 EIGHT_STEPS = replace(OPTIMISER, images=8 * 4)
 
@@ -89,6 +87,17 @@ def test_training_lowers_the_loss(tmp_path, monkeypatch, no_previews):
     assert records[-1]["loss"] < 0.8 * records[0]["loss"]
     assert len(records[0]["loss_by_range"]) == 5
     assert records[0]["networks"] == ["unet"] and records[0]["precision"] == "float32"
+    assert not records[0]["compiled"] and "peak_share" not in records[0]
+
+
+def test_time_beside_the_steps_does_not_slow_them(tmp_path, monkeypatch):
+    """Previews, checkpoints and choices count as time spent, but not in the images per second."""
+    monkeypatch.setattr("ditifeat.train.loop.Trainer._preview", lambda trainer: time.sleep(0.5))
+    monkeypatch.setattr("ditifeat.train.loop.Trainer._choose", lambda trainer: time.sleep(0.5))
+    monkeypatch.setattr("ditifeat.train.loop.PREVIEW_STEPS", 1)
+    Trainer(make_task("simclr"), make_run(tmp_path), EIGHT_STEPS, "s").train()
+    (record,) = read_log(tmp_path / "s-run")
+    assert record["seconds"] > 4 and record["images_per_second"] > 1.2 * 32 / record["seconds"]
 
 
 def test_checkpoints_are_atomic_and_two_are_kept(tmp_path, monkeypatch, no_previews):
@@ -117,43 +126,50 @@ def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, no_previews, damage):
         Trainer(make_task("simclr" if damage == "cut" else "simsiam"), make_run(tmp_path, resume=True), OPTIMISER, "s")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    broken = make_task("diti")
-    with torch.no_grad():
-        broken.model.encoder.head.weight.fill_(float("inf"))
-    with pytest.raises(RecipeError, match="not finite at step 0"):
-        Trainer(broken, make_run(tmp_path), OPTIMISER, "s").train()
+class BreaksAt(torch.nn.Module):
+    """Losses that are infinite from a step on."""
+
+    def __init__(self, losses, step):
+        super().__init__()
+        self.losses, self.left = losses, step
+
+    def forward(self, *batch):
+        self.left -= 1
+        losses = self.losses(*batch)
+        return losses | {"loss": losses["loss"] * (torch.inf if self.left < 0 else 1)}
+
+
+@pytest.mark.parametrize("step", [0, 3, 5])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, no_previews, step):
+    """At the next record of the log, which is not written."""
+    monkeypatch.setattr("ditifeat.train.loop.LOGGED_STEPS", 3)
+    trainer = Trainer(make_task("diti"), make_run(tmp_path), OPTIMISER, "s")
+    trainer.losses = BreaksAt(trainer.losses, step)
+    with pytest.raises(
+        RecipeError, match=f"s-run: the loss is not finite within steps {step // 3 * 3}..{step // 3 * 3 + 2}; "
+    ):
+        trainer.train()
     assert list_checkpoints(tmp_path / "s-run") == []
+    assert step < 3 or [r["step"] for r in read_log(tmp_path / "s-run")] == [3]
 
 
-def rates(optimiser, step=0):
-    task = make_task("diti+settings")
-    adam = _adam(task, optimiser)
-    schedule = _schedule(adam, optimiser, step)
-    found = []
-    for _ in range(step, 20):
-        found.append([group["lr"] for group in adam.param_groups])
-        adam.step()
-        schedule.step()
-    return found
-
-
-def test_learning_rates_are_diffusers_s():
-    encoder, estimator = zip(*rates(OPTIMISER), strict=True)
-    assert estimator[:4] == pytest.approx((0, 1e-3 / 3, 2e-3 / 3, 1e-3))
-    assert all(a > b for a, b in pairwise(estimator[3:])) and 0 < estimator[-1] < 1e-4
-    assert encoder == pytest.approx([0.5 * rate for rate in estimator])
-    other = torch.optim.SGD([torch.zeros(1)], lr=1e-3)
-    theirs = get_cosine_schedule_with_warmup(other, 3, 20).lr_lambdas[0]
-    assert estimator == pytest.approx([1e-3 * theirs(step) for step in range(20)])
-    assert {rate for _, rate in rates(replace(OPTIMISER, decay="none", warmup=0))} == {1e-3}
-
-
-@pytest.mark.parametrize("decay", ["none", "cosine"])
-def test_learning_rates_go_on_where_they_were(decay):
-    optimiser = replace(OPTIMISER, decay=decay)
-    for step in (1, 2, 7):
-        assert rates(optimiser, step) == rates(optimiser)[step:]
+def test_no_checkpoint_holds_what_is_not_finite(tmp_path, monkeypatch, no_previews):
+    """Between two records of the log: neither after the loss, nor with weights that it has spoilt."""
+    monkeypatch.setattr("ditifeat.train.loop.CHECKPOINT_MINUTES", 0)
+    trainer = Trainer(make_task("diti"), make_run(tmp_path), OPTIMISER, "s")
+    trainer.losses = BreaksAt(trainer.losses, 4)
+    with pytest.raises(RecipeError, match="not finite before step 5"):
+        trainer.train()
+    assert [path.name[-6 - len(".safetensors") :][:6] for path in list_checkpoints(tmp_path / "s-run")] == [
+        "000003",
+        "000004",
+    ]
+    fine = Trainer(make_task("diti"), make_run(tmp_path / "b"), OPTIMISER, "s")
+    with torch.no_grad():
+        fine.task.model.encoder.head.bias[0] = torch.nan
+    with pytest.raises(RecipeError, match="not finite"):
+        fine.save()
+    assert list_checkpoints(tmp_path / "b" / "s-run") == []
 
 
 def test_float16_s_scaler_is_in_the_checkpoint(tmp_path, no_previews):
@@ -164,29 +180,3 @@ def test_float16_s_scaler_is_in_the_checkpoint(tmp_path, no_previews):
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     trainer._load(list_checkpoints(tmp_path / "s-run")[-1])
     assert trainer.accelerator.scaler.state_dict()["scale"] == 1024.0
-
-
-def test_each_image_has_its_own_numbers(tmp_path):
-    """They follow from the seed, the step and the place in the batch: a process draws its share as one would draw all."""
-    trainer = Trainer(make_task("dm"), make_run(tmp_path), OPTIMISER, "s")
-    images, t, noise = trainer._draw_share()
-
-    class Process:
-        num_processes, process_index = 2, 1
-
-    trainer.accelerator = Process()
-    for whole, share in zip((images, t, noise), trainer._draw_share(), strict=True):
-        assert torch.equal(whole[2:], share)
-    other = Trainer(make_task("dm"), make_run(tmp_path, tiny_recipe(seed=1)), OPTIMISER, "s")
-    assert not torch.equal(other._draw_share()[2], noise) and len(set(map(float, noise[:, 0, 0, 0]))) == 4
-
-
-def test_flips_are_flips(tmp_path):
-    kinds = set()
-    plain = training_images(8, flip=False)
-    trainer = Trainer(make_task("dm"), make_run(tmp_path, images=training_images(8)), OPTIMISER, "s")
-    for trainer.step in range(4):
-        for image, index in zip(trainer._draw_share()[0], plain.indices(trainer.step, 4), strict=True):
-            before = plain.batch([index])[0]
-            kinds.add(torch.equal(image, before) + 2 * torch.equal(image, before.flip(-1)))
-    assert kinds == {1, 2}

@@ -24,6 +24,7 @@ from ditifeat.train.initialise import (
     initialise_whitened,
 )
 from ditifeat.train.loop import Task
+from ditifeat.train.optimise import Group
 from ditifeat.train.recipe import MethodRecipe, Recipe, Settings, model_config
 from ditifeat.train.run import Run
 from ditifeat.train.sections import UNetSpec
@@ -164,8 +165,15 @@ class DiTiTask(Task):
         loss, frozen = self.model.losses(images, t, noise, self.recipe.detach, self.recipe.weighting)
         return {"loss": loss, "frozen": frozen}
 
-    def learning_rates(self) -> dict[str, float]:
-        return {"encoder": self.recipe.encoder_lr}
+    def parameter_groups(self) -> list[Group]:
+        recipe, estimator = self.recipe, self.model.estimator
+        decoder = list(estimator.decoder.parameters()) if isinstance(estimator, DecodedEstimator) else []
+        others = [p for p in estimator.parameters() if all(p is not held for held in decoder)]
+        return [
+            Group(list(self.model.encoder.parameters()), recipe.encoder_lr, recipe.encoder_begin),
+            Group(others),
+            Group(decoder, recipe.decoder_lr),
+        ]
 
     def preview(self, averaged: nn.ModuleDict, images: Tensor) -> Tensor:
         """Return the images; those from their own inferred `x_T`; those from random `x_T`, which show what the code holds."""

@@ -48,7 +48,11 @@ def test_a_warm_start_changes_nothing_at_first():
 
 
 def test_learning_rates_and_what_is_refused():
-    assert build(encoder_lr=0.02).learning_rates() == {"encoder": 0.02}
+    task = build(encoder_lr=0.02, encoder_begin=0.3, estimator="decoded", warm_start=True)
+    encoder, others, decoder = task.parameter_groups()
+    assert (encoder.factor, encoder.begin, others.factor, others.begin, decoder.factor) == (0.02, 0.3, 1, 0, 0.1)
+    assert len(decoder.parameters) == 2 and decoder.parameters[0] is task.model.estimator.decoder.linear.weight
+    assert len([*encoder.parameters, *others.parameters, *decoder.parameters]) == len(list(task.trained.parameters()))
     for settings in ({"encoder_lr": 0.0}, {"weighting": "heavy"}):
         with pytest.raises(RecipeError, match="diti"):
             build(**settings)
