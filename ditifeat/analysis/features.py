@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import is_zipfile
@@ -93,7 +94,7 @@ class Features:
         return picked
 
     @staticmethod
-    def concatenate(parts: Sequence[Features]) -> Features:
+    def concatenate(parts: Iterable[Features]) -> Features:
         """Join the rows of several, as of a training and a test folder, in their order; `numpy.concatenate` gives a bare array.
 
         Raises:
@@ -103,15 +104,17 @@ class Features:
         >>> both.names == features.names
         True
         """
+        parts = list(parts) if isinstance(parts, Iterable) else [parts]
         if not parts or not all(isinstance(part, Features) for part in parts):
-            raise InputError("features are concatenated with features; give at least one")
-        first = parts[0]
-        for part in parts[1:]:
-            check_same_origin(first.origin, part.origin)
-            if part.partition != first.partition:
-                raise InputError(f"features of another partition ({part.partition}, not {first.partition})")
+            raise InputError("features are concatenated with features, as [first, second]; give at least one")
+        for one, other in combinations(parts, 2):
+            check_same_origin(one.origin, other.origin)
+            if one.partition != other.partition:
+                raise InputError(f"features of another partition ({other.partition}, not {one.partition})")
         return replace(
-            first,
+            parts[0],
+            weights=min(part.weights for part in parts),  # "" if one is unknown
+            preprocessing=min(part.preprocessing for part in parts),
             array=np.concatenate([np.atleast_2d(part.array) for part in parts]),
             names=tuple(name for part in parts for name in part.names),
             skipped=tuple(name for part in parts for name in part.skipped),

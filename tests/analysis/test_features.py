@@ -257,7 +257,8 @@ def test_plain_and_averaged_features_are_not_mixed(features, average, words):
 
 def test_concatenated_features(features):
     rest = replace(features[4:], skipped=("worse.png",))
-    both = Features.concatenate([features[:3], rest, replace(features[3:4], array=features.array[3], skipped=())])
+    one = replace(features[3:4], array=features.array[3], skipped=())
+    both = Features.concatenate(iter([features[:3], rest, one]))
     order = [*range(3), *range(4, 10), 3]
     assert np.array_equal(both.array, features.array[order]) and both.names == features[order].names
     assert both.skipped == ("bad.png", "worse.png") and both.origin == features.origin
@@ -277,7 +278,16 @@ def test_features_that_do_not_belong_together_are_not_concatenated(features, cha
         Features.concatenate([features, replace(features, **change)])
 
 
-@pytest.mark.parametrize("parts", [[], [np.zeros((2, 32), np.float32)]])
+@pytest.mark.parametrize("key", ["weights", "preprocessing"])
+def test_features_of_unknown_origin_hide_no_other(features, key):
+    unknown, other = (replace(features, **{key: value}) for value in ("", "c" * 12))
+    for parts in ([unknown, features], [features, unknown]):
+        assert getattr(Features.concatenate(parts), key) == ""
+    with pytest.raises(InputError):
+        Features.concatenate([unknown, features, other])
+
+
+@pytest.mark.parametrize("parts", [[], [np.zeros((2, 32), np.float32)], np.zeros((2, 32)), iter([]), None, 3])
 def test_what_is_no_features_is_not_concatenated(parts):
     with pytest.raises(InputError, match="at least one"):
         Features.concatenate(parts)
