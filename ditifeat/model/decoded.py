@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ditifeat.model.estimator import GradientEstimator
-from ditifeat.model.unet import DownPath
+from ditifeat.model.unet import DownPath, without_channels_last
 
 MAX_DECODED_SIDE = 64  # of the map that a code is decoded to; larger DMs get it upsampled
 
@@ -83,9 +83,10 @@ class CodePyramid(nn.Module):
             hidden = level(hidden)
             maps.append(hidden)
         added = [output(maps[level]) for output, (level, _) in zip(self.outputs, self.places, strict=True)]
-        # torch 2.13's CPU backward of GroupNorm crashes on a channels-last input that takes no gradient.
-        skips = tuple(skip.contiguous() + more for skip, more in zip(features.skips, added[:-1], strict=True))
-        return DownPath(features.bottleneck.contiguous() + added[-1], skips, features.time_embedding)
+        skips = tuple(
+            without_channels_last(skip) + more for skip, more in zip(features.skips, added[:-1], strict=True)
+        )
+        return DownPath(without_channels_last(features.bottleneck) + added[-1], skips, features.time_embedding)
 
 
 class DecodedEstimator(nn.Module):

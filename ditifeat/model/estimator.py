@@ -14,7 +14,7 @@ from diffusers import UNet2DModel
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from ditifeat.model.unet import DownPath, attention_layers, check_unet, down_path, up_path
+from ditifeat.model.unet import DownPath, attention_layers, check_unet, down_path, up_path, without_channels_last
 
 
 class CodeResnetBlock(nn.Module):
@@ -131,10 +131,9 @@ class GradientEstimator(nn.Module):
 
     def forward(self, features: DownPath, code: Tensor) -> Tensor:
         """Return the estimator's output `(B, C, h, w)` for the DM's `features` at `x_t` and the code `(B, d)`."""
-        # torch 2.13's CPU backward of GroupNorm crashes on a channels-last input that takes no gradient.
         features = DownPath(
-            features.bottleneck.contiguous(),
-            tuple(skip.contiguous() for skip in features.skips),
+            without_channels_last(features.bottleneck),
+            tuple(without_channels_last(skip) for skip in features.skips),
             features.time_embedding,
         )
         embedding = torch.cat([features.time_embedding, self.code_embedding(code)], dim=1)

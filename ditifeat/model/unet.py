@@ -75,6 +75,14 @@ def up_path(half: nn.Module, features: DownPath, embedding: Tensor) -> Tensor:
     return half.conv_out(half.conv_act(half.conv_norm_out(hidden)))  # type: ignore[operator]
 
 
+def without_channels_last(x: Tensor) -> Tensor:
+    """Return a map that GroupNorm can take: on a CPU in contiguous layout, else as it is.
+
+    torch 2.13's CPU backward of GroupNorm crashes on a channels-last input that takes no gradient while its weights do.
+    """
+    return x.contiguous() if x.device.type == "cpu" else x
+
+
 def attention_layers(module: nn.Module) -> list[Attention]:
     """Return the attention layers of a U-Net, whose number of heads its configuration cannot always say."""
     return [child for child in module.modules() if isinstance(child, Attention)]
