@@ -83,9 +83,7 @@ class CodePyramid(nn.Module):
             hidden = level(hidden)
             maps.append(hidden)
         added = [output(maps[level]) for output, (level, _) in zip(self.outputs, self.places, strict=True)]
-        skips = tuple(
-            without_channels_last(skip) + more for skip, more in zip(features.skips, added[:-1], strict=True)
-        )
+        skips = tuple(without_channels_last(skip) + more for skip, more in zip(features.skips, added[:-1], strict=True))
         return DownPath(without_channels_last(features.bottleneck) + added[-1], skips, features.time_embedding)
 
 
