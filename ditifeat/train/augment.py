@@ -15,7 +15,7 @@ JITTER = 0.5  # strength s: brightness, contrast and saturation by 1 +- 0.8 s, h
 
 JITTER_SHARE, GREY_SHARE, BLUR_SHARE = 0.8, 0.2, 0.5
 
-GREY = torch.tensor([0.299, 0.587, 0.114])
+GREY = (0.299, 0.587, 0.114)  # weights of red, green, blue
 
 
 def augment(images: Tensor, draws: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def augment(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def _grey(x: Tensor) -> Tensor:
-    return (x * GREY.to(x)[:, None, None]).sum(1, keepdim=True)
+    return sum(weight * x[:, i : i + 1] for i, weight in enumerate(GREY))  # type: ignore[return-value]
 
 
 def _jitter(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
@@ -58,16 +58,15 @@ def _jitter(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor,
 
 def _turn_hue(x: Tensor, angle: Tensor) -> Tensor:
     """Turns colours about the grey axis by `angle` `(B, 1)`: Rodrigues' rotation of the RGB cube."""
-    cos, sin = angle.cos()[:, :, None], angle.sin()[:, :, None]
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]).to(x) / 3**0.5
-    rotation = cos * torch.eye(3).to(x) + (1 - cos) / 3 + sin * cross
-    return torch.einsum("bij,bjhw->bihw", rotation, x)
+    cos, sin = angle.cos()[:, :, None, None], angle.sin()[:, :, None, None]
+    across = (x.roll(1, dims=1) - x.roll(-1, dims=1)) / 3**0.5  # the grey axis times the colour
+    return cos * x + (1 - cos) * x.mean(1, keepdim=True) + sin * across
 
 
 def _blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur of each image with its own `sigma` `(B,)` pixels; the kernel spans a tenth of the image, as SimCLR's."""
     radius = max(1, x.shape[-1] // 20)
-    offsets = torch.arange(-radius, radius + 1).to(x)
+    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-(offsets**2) / (2 * sigma[:, None] ** 2))
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)[:, None]
     batch, channels, height, width = x.shape

@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ditifeat import RecipeError
 from ditifeat.train import speed
@@ -221,3 +222,39 @@ def test_steps_of_a_gpu_are_resumed_exactly(tmp_path, monkeypatch, kind, no_prev
     again = Trainer(resumed, make_run(tmp_path / "parts", resume=True), EIGHT_STEPS, "s").train()
     assert_equal_weights(averaged, again)
     assert_equal_weights(whole.trained, resumed.trained)
+
+
+class Reads(TorchDispatchMode):
+    """Counts what waits for a device: values that Python reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in WAITS:
+            self.seen.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+WAITS = {
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.nonzero.default,
+    torch.ops.aten.equal.default,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_of_a_gpu_wait_for_nothing(tmp_path, monkeypatch, kind, no_previews):
+    monkeypatch.setattr("ditifeat.train.loop.is_gpu", lambda device: True)
+    monkeypatch.setattr("ditifeat.model.diti.DiTi._check", lambda *a: None)  # which looks at values on the CPU alone
+    trainer = Trainer(make_task(kind), make_run(tmp_path, compile=False), EIGHT_STEPS, "s")
+    trainer.train(until=1)
+    trainer.wrapped.train()
+    with Reads() as reads:
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "tensor", lambda *a, **k: pytest.fail("a constant that is copied onto the device"))
+            trainer._train_step()
+        assert reads.seen == []
+        trainer.meter.flush()
+    assert reads.seen
