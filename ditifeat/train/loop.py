@@ -12,6 +12,8 @@ import json
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -147,8 +149,9 @@ class Trainer:
         )
         self.average = Average(task.trained, optimiser.ema)
         self.groups = task.parameter_groups()
-        adam = adamw(self.groups, task.trained, optimiser)
-        self.wrapped, self.adam = self.accelerator.prepare(task, adam)
+        self.adam: Any = adamw(self.groups, task.trained, optimiser)
+        self._lay_out(torch.channels_last)
+        self.wrapped, self.adam = self.accelerator.prepare(task, self.adam)
         self.step = 0
         self.precision, self.compile = asked_precision(), run.compile  # None until they are chosen
         self.losses: Losses = self.wrapped
@@ -168,13 +171,8 @@ class Trainer:
         hidden = not (self.progress and self.accelerator.is_main_process)
         if self.accelerator.is_main_process:
             logger.info("%s: steps %d to %d of %d images each", self.out, self.step, end, self.optimiser.batch)
-        # Dropout alone draws from torch's global generators, which are left as they were.
-        devices = [self.device] if self.device.type == "cuda" else []
-        self.meter.restart()
-        self._lay_out(torch.channels_last)
         with (
-            fast_kernels(self.device),
-            torch.random.fork_rng(devices),
+            self._running(),
             tqdm(total=self.optimiser.steps, initial=self.step, desc=self.out.name, disable=hidden) as bar,
         ):
             if self.step < end:
@@ -184,6 +182,26 @@ class Trainer:
         self.save()
         self._lay_out(torch.contiguous_format)
         return self.average.networks
+
+    def time_steps(self, steps: int) -> float:
+        """Train for so many steps, and return images per second; nothing is logged, drawn or saved."""
+        with self._running():
+            self._choose()
+            for count in (1, steps):  # the first prepares
+                self.meter.restart()
+                for _ in range(count):
+                    self._train_step()
+                seconds = self.meter.flush()["seconds"]
+        return steps * self.optimiser.batch / float(seconds)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        self.meter.restart()
+        self._lay_out(torch.channels_last)
+        # Dropout alone draws from torch's global generators, which are left as they were.
+        devices = [self.device] if self.device.type == "cuda" else []
+        with fast_kernels(self.device), torch.random.fork_rng(devices):
+            yield
 
     def _steps(self, end: int, bar: Any) -> None:
         preview_steps = max(PREVIEW_STEPS, self.optimiser.steps // PREVIEWS)
@@ -212,6 +230,8 @@ class Trainer:
     def _choose(self) -> None:
         """Precision, and whether the step is compiled, unless they were asked for or come from a checkpoint."""
         self.wrapped.train()
+        if self.losses is not self.wrapped:
+            return  # compiled already
         batch, steps = self._draw(), self.optimiser.steps
         if self.precision is None:
             self.precision = agreed(choose_precision(self.task, batch, steps))
