@@ -29,6 +29,9 @@ def train(
 ) -> Path:
     """Train the DM (or take one), then encoder and estimator; evaluate; write the model folder and its card.
 
+    A GPU computes in bf16, a CPU where a measurement at the start says that it is 1.2 times as fast; the environment variable
+    ACCELERATE_MIXED_PRECISION (no, bf16, fp16) decides otherwise.
+
     Args:
         recipe: a recipe's name, a YAML file, or a `Recipe`.
         data: a folder or tar of images.

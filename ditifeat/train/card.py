@@ -78,11 +78,14 @@ def _box(crop: tuple[float, ...]) -> str:
 
 def _training(recipe: Recipe, config: ModelConfig) -> str:
     facts = config.training
-    rows = ["| stage: networks | images seen | seconds | precision | parameters |", "|---|---|---|---|---|"]
+    rows = [
+        "| stage: networks | images seen | seconds | precision | device | parameters |",
+        "|---|---|---|---|---|---|",
+    ]
     for stage in ("dm", recipe.method):
         if f"{stage}_networks" in facts:
-            columns = ("networks", "images", "seconds", "precision", "parameters")
-            networks, *numbers = (str(facts[f"{stage}_{column}"]) for column in columns)
+            columns = ("networks", "images", "seconds", "precision", "device", "parameters")
+            networks, *numbers = (str(facts.get(f"{stage}_{column}", "unknown")) for column in columns)
             rows.append(f"| {stage}: {networks} | " + " | ".join(numbers) + " |")
     settings = ", ".join(f"{key} `{value}`" for key, value in asdict(recipe.section).items() if key != "optimiser")
     about = f"Seed {recipe.seed}, {facts['training_images']} images."

@@ -38,6 +38,7 @@ from ditifeat.train.speed import (
     autocast,
     choose_precision,
     compiled,
+    device_name,
     fast_kernels,
     flops_per_image,
     is_gpu,
@@ -212,11 +213,15 @@ class Trainer:
             bar.update()
             if self.step % LOGGED_STEPS == 0 or self.step == end:
                 self._log(bar)
+            to_save = time.monotonic() - saved > 60 * CHECKPOINT_MINUTES and self.step < end
+            to_preview = self.step % preview_steps == 0 or self.step == end
+            if (to_save or to_preview) and self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # the steps so far are not what takes time aside
             with self.meter.aside():
-                if time.monotonic() - saved > 60 * CHECKPOINT_MINUTES and self.step < end:
+                if to_save:
                     self.save()
                     saved = time.monotonic()
-                if self.step % preview_steps == 0 or self.step == end:
+                if to_preview:
                     self._preview()
                     self.wrapped.train()
 
@@ -278,6 +283,7 @@ class Trainer:
         if self.effort is not None:
             record["peak_share"] = record["images_per_second"] * self.effort
         record["precision"], record["compiled"] = self.precision, bool(self.compile)
+        record["device"] = device_name(self.device, self.accelerator.num_processes)
         record["networks"] = list(self.task.trained)
         record["parameters"] = sum(p.numel() for p in self.task.trained.parameters())
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:

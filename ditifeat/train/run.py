@@ -99,7 +99,7 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _cost(log: Path) -> dict[str, Any]:
-    """Images seen, seconds spent, precision, networks and parameters of a stage's log; nothing of a stage that did not run here."""
+    """What a stage's log says was seen and spent, on what, and by which networks; nothing of a stage that did not run here."""
     if not log.exists():
         return {}
     # A resumed run repeats the steps since its last checkpoint; what was spent counts, what was seen counts once.
@@ -107,7 +107,9 @@ def _cost(log: Path) -> dict[str, Any]:
     records = [record for record in records if "step" in record]
     shares = [record["peak_share"] for record in records if "peak_share" in record]
     peak = {"peak_share": round(statistics.median(shares), 3)} if shares else {}
+    devices = ", then ".join(dict.fromkeys(record["device"] for record in records if "device" in record))
     return peak | {
+        "device": devices or "unknown",
         "images": records[-1]["images"],
         "seconds": round(sum(record["seconds"] for record in records)),
         "precision": ", then ".join(dict.fromkeys(record["precision"] for record in records)),

@@ -104,6 +104,17 @@ def compiled(losses: Losses, networks: nn.Module, batch: Batch, precision: str) 
     return fast
 
 
+def device_name(device: torch.device, count: int) -> str:
+    """Return what a run's processes compute on, for people: "CPU", "2 x NVIDIA L4".
+
+    >>> from ditifeat.train.speed import device_name
+    >>> device_name(torch.device("cpu"), 1)
+    'CPU'
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    return name if count == 1 else f"{count} x {name}"
+
+
 def peak(device: torch.device) -> float | None:
     """Return the device's peak in bf16, floating-point operations per second; None where it is not known."""
     words = torch.cuda.get_device_name(device).replace("-", " ").split() if device.type == "cuda" else []

@@ -14,7 +14,7 @@ from tests.conftest import method_recipe, tiny_recipe
 
 FACTS = {
     "seed": 0, "training_images": 7, "diti_images": 80, "diti_seconds": 3, "diti_precision": "float32",
-    "diti_networks": "encoder, estimator", "diti_parameters": 1234,
+    "diti_device": "NVIDIA L4", "diti_networks": "encoder, estimator", "diti_parameters": 1234,
 }  # fmt: skip
 
 EVALUATION = {
@@ -44,7 +44,7 @@ def test_figures(tmp_path):
     metadata, body = card(tmp_path, tiny_recipe())
     assert metadata["library_name"] == "ditifeat" and "disentanglement" in metadata["tags"]
     assert "32-dimensional image features in 8 subsets" in body
-    assert "| diti: encoder, estimator | 80 | 3 | float32 | 1234 |" in body and "| dm:" not in body
+    assert "| diti: encoder, estimator | 80 | 3 | float32 | NVIDIA L4 | 1234 |" in body and "| dm:" not in body
     assert "Reconstruction of 3 held-out images" in body and "| its inferred x_T | 0.000123 | 0.988 |" in body
     assert "7 rows to train, 3 held out" in body and "**Mean AP 0.750**" in body
     for settings in ("detach `on`", "warm_start `True`"):

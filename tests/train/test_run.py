@@ -117,13 +117,16 @@ def test_the_summary_counts_what_was_spent_and_what_was_seen(tmp_path):
         "images": 200,
         "seconds": 2.0,
         "precision": "float32",
+        "device": "CPU",
         "networks": ["encoder"],
         "parameters": 7,
     }
-    # The run was killed after 100 steps, and went on from step 50 in another precision.
-    later = [record | {"step": 100, "images": 400}, record | {"step": 100, "images": 400, "precision": "bf16"}]
+    gpu = {"precision": "bf16", "device": "NVIDIA L4", "peak_share": 0.12345}
+    # The run was killed after 100 steps, and went on from step 50 on another device.
+    later = [record | {"step": 100, "images": 400}, record | {"step": 100, "images": 400} | gpu]
     (tmp_path / "diti-run" / "log.jsonl").write_text("\n".join(map(json.dumps, [record, *later])))
     assert run.summary() == {
         "recipe": "tiny", "seed": 0, "training_images": 12, "diti_images": 400, "diti_seconds": 6,
-        "diti_precision": "float32, then bf16", "diti_networks": "encoder", "diti_parameters": 7,
+        "diti_precision": "float32, then bf16", "diti_device": "CPU, then NVIDIA L4", "diti_peak_share": 0.123,
+        "diti_networks": "encoder", "diti_parameters": 7,
     }  # fmt: skip
