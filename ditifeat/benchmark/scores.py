@@ -72,7 +72,7 @@ def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> 
     1.0
     """
     predicted = np.zeros((int((~train).sum()), targets.shape[1]))
-    for columns, known in _alike(np.isfinite(targets)):
+    for columns, known in alike(np.isfinite(targets)):
         rows = train & known
         if rows.any():
             found = ridge_predictions(codes[rows], targets[rows][:, columns], codes[~train], [slice(None)])
@@ -96,7 +96,7 @@ def knn_mean_ap(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> fl
     from sklearn.neighbors import NearestNeighbors
 
     scores = np.zeros((int((~train).sum()), targets.shape[1]))
-    for columns, known in _alike(np.isfinite(targets)):
+    for columns, known in alike(np.isfinite(targets)):
         rows = train & known
         if rows.any():
             neighbours = NearestNeighbors(n_neighbors=min(NEIGHBOURS, int(rows.sum()))).fit(codes[rows])
@@ -144,8 +144,13 @@ def _disentanglement(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) 
     return {"tad": separated.tad, "captured": separated.captured, **importance._asdict()}
 
 
-def _alike(known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The columns of a mask `(n, attributes)` that are equal, and what they are: one fit serves them all."""
+def alike(known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Give the columns of a mask `(n, attributes)` that are equal, and what they are: one fit serves them all.
+
+    >>> from ditifeat.benchmark.scores import alike
+    >>> [(columns.tolist(), mask.tolist()) for columns, mask in alike(np.array([[True, False, True]]))]
+    [([1], [False]), ([0, 2], [True])]
+    """
     patterns, group = np.unique(known, axis=1, return_inverse=True)
     for i, pattern in enumerate(patterns.T):
         yield np.flatnonzero(group.ravel() == i), pattern
