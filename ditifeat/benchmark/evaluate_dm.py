@@ -29,7 +29,7 @@ from ditifeat.benchmark.frozen_dm import (
 )
 from ditifeat.benchmark.kernel_distance import kernel_distance_with_error
 from ditifeat.benchmark.memorisation import nearest_mse
-from ditifeat.benchmark.ridge import ridge_with_chosen_penalty
+from ditifeat.benchmark.ridge import PENALTIES, ridge_with_chosen_penalty
 from ditifeat.benchmark.split import Split, labelled_split, read_images
 from ditifeat.benchmark.tables import markdown
 from ditifeat.data.drawing import grid, save_image
@@ -224,7 +224,7 @@ class _Measures:
         found: Row = {}
         for name, flip_average in {"ap": False, "ap_flip_average": True}.items():
             make = partial(score, name, flip_average)
-            found |= self.cache.json(name, frozen.key(), TIME_STEP, split.key, make=make)
+            found |= self.cache.json(name, frozen.key(), TIME_STEP, PENALTIES, split.key, make=make)
         return found
 
 
