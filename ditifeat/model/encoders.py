@@ -32,6 +32,7 @@ class EncoderSpec:
             path of a DM's U-Net, without time-steps).
         layers: residual blocks per level; "residual" alone.
         unshuffle: blocks of so many pixels per side become channels first; "residual" alone.
+        levels: how many of the last levels the head reads, earlier ones averaged to the size of the last; "residual" alone.
 
     Raises:
         ModelError: for numbers out of bounds, or that the style has no use for.
@@ -49,6 +50,7 @@ class EncoderSpec:
     style: str = "plain"
     layers: int = 1
     unshuffle: int = 1
+    levels: int = 1
 
     def __post_init__(self) -> None:
         if self.style not in TRUNKS:
@@ -63,8 +65,12 @@ class EncoderSpec:
             raise ModelError(f"encoder: heads = {self.heads} must divide the channels that attention sees")
         if not (1 <= self.layers <= 8 and 1 <= self.unshuffle <= 16):
             raise ModelError("encoder: layers must be within 1..8, unshuffle within 1..16")
-        if self.style == "plain" and (self.layers, self.unshuffle) != (1, 1):
-            raise ModelError("encoder: layers and unshuffle belong to the style residual")
+        if not 1 <= self.levels <= len(self.channels):
+            raise ModelError(
+                f"encoder: levels = {self.levels} is not within 1..{len(self.channels)}, the levels there are"
+            )
+        if self.style == "plain" and (self.layers, self.unshuffle, self.levels) != (1, 1, 1):
+            raise ModelError("encoder: layers, unshuffle and levels belong to the style residual")
         if self.style == "residual" and self.attention:
             raise ModelError("encoder: the style residual has no attention")
 
@@ -133,6 +139,8 @@ class PlainTrunk(nn.Sequential):
 class ResidualTrunk(nn.Sequential):
     """The down path of a DM's U-Net, without time-steps; the last level keeps its size.
 
+    Earlier levels that the head reads too are averaged to that size, and their channels come after.
+
     Attributes:
         outputs: numbers that are left of an image.
     """
@@ -143,14 +151,29 @@ class ResidualTrunk(nn.Sequential):
             nn.PixelUnshuffle(spec.unshuffle),
             nn.Conv2d(3 * spec.unshuffle**2, previous, 3, padding=1),
         ]
+        ends = []
         for i, channels in enumerate(spec.channels):
             if i:
                 layers.append(nn.Conv2d(previous, previous, 3, stride=2, padding=1))
             for _ in range(spec.layers):
                 layers.append(ResidualBlock(previous, channels))
                 previous = channels
+            ends.append(len(layers) - 1)
         super().__init__(*layers)
-        self.outputs = previous * _halved(image_size, len(spec.channels) - 1, spec.unshuffle) ** 2
+        self.read = tuple(ends[-spec.levels :])  # the layers whose maps the head reads
+        side = _halved(image_size, len(spec.channels) - 1, spec.unshuffle)
+        self.outputs = sum(spec.channels[-spec.levels :]) * side**2
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = []
+        hidden = images
+        for i, layer in enumerate(self):
+            hidden = layer(hidden)
+            if i in self.read:
+                maps.append(hidden)
+        *earlier, last = maps
+        pooled = [nn.functional.adaptive_avg_pool2d(each, last.shape[-2:]) for each in reversed(earlier)]
+        return torch.cat([last, *pooled], dim=1) if pooled else last
 
 
 TRUNKS: dict[str, Callable[[EncoderSpec, int], nn.Module]] = {"plain": PlainTrunk, "residual": ResidualTrunk}

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-EARLIER_SHARE = (
-    0.05  # of the mean eigenvalue of T_{r-1}, added to it: what explains nothing earlier keeps a finite ratio
-)
+# Of the mean eigenvalue of T_{r-1}, added to it: what is small beside that counts as nothing. A share near 0 lets directions
+# that explain next to nothing of any range win by their ratio, and leaves the coarse ones, which explain some of all, to the first.
+EARLIER_SHARE = 1.0
 
 
 def without_noise_floor(covariance: Tensor, features: Tensor, error_energy: float) -> Tensor:
@@ -42,9 +42,10 @@ def without_noise_floor(covariance: Tensor, features: Tensor, error_energy: floa
 def allocate_by_first_loss(explained: Sequence[Tensor], dims: Sequence[int]) -> Tensor:
     """Choose orthonormal directions, and the range that each belongs to.
 
-    Inside the directions that explain most of all ranges together, each range from the last to the second takes those with
-    the largest ratio of what they explain of its own error to what they explain of the error of the range before; what is
-    left goes to the range before, and the first takes the rest. Within a range the largest ratios come first.
+    Inside the directions of the largest sum over ranges of the root of what they explain (the roots, so that the last range,
+    which has most to explain, does not take all), each range from the last to the second takes those with the largest ratio
+    of what they explain of its own error to what they explain of the error of the range before; what is left goes to the
+    range before, and the first takes the rest. Within a range the largest ratios come first.
 
     Args:
         explained: per range, early to late, float64 `(n, n)`, symmetric.
@@ -57,7 +58,7 @@ def allocate_by_first_loss(explained: Sequence[Tensor], dims: Sequence[int]) -> 
     >>> allocate_by_first_loss([early.double(), late.double()], (2, 1)).abs().round().argmax(0)
     tensor([0, 1, 2])
     """
-    total = torch.stack(list(explained)).sum(0)
+    total = torch.stack([_root(each) for each in explained]).sum(0)
     free = torch.linalg.eigh(total)[1][:, -sum(dims) :]
     parts: list[Tensor] = []
     for late in range(len(dims) - 1, 0, -1):
@@ -66,6 +67,12 @@ def allocate_by_first_loss(explained: Sequence[Tensor], dims: Sequence[int]) -> 
         free = ordered[:, dims[late] :]
     ranked = torch.linalg.eigh(free.T @ explained[0] @ free)[1].flip(1)
     return torch.cat([free @ ranked, *reversed(parts)], dim=1)
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """The square root of a symmetric matrix; negative eigenvalues, which sampling leaves, count as 0."""
+    values, axes = torch.linalg.eigh(matrix)
+    return (axes * values.clamp(min=0).sqrt()) @ axes.T
 
 
 def _by_ratio(late: Tensor, early: Tensor) -> Tensor:

@@ -22,12 +22,10 @@ from ditifeat.train.allocation import allocate_by_first_loss, without_noise_floo
 
 INITIALISATION_IMAGES = 16384  # that an initialisation is computed from
 
-NOISES = 2  # per image and range of time-steps, to measure what the DM's error holds of the image
-
 # Shares of the mean variance that are added to every component's, so that those which hardly vary are not blown up.
 WHITENING_RIDGE = 1e-3
 
-ERROR_RIDGE = 1e-1  # more: the codes must not overfit the error of the training images
+ERROR_RIDGE = 0.5  # more: the codes must not overfit the error of the training images
 
 DECODER_RIDGE = 1e-3
 
@@ -49,6 +47,7 @@ def initialise_from_dm(encoder: EncoderNetwork, spec: EncoderSpec, dm: Diffusion
         style="residual",
         layers=config.layers_per_block,
         unshuffle=factor,
+        levels=spec.levels,
     )
     if (
         spec != wanted
@@ -113,7 +112,8 @@ def initialise_error_predictive(
 
     Reduced-rank regression (Izenman 1975) of the DM's weighted error (DiTi eq. 6) on the head's inputs: the optimum of a
     linear encoder under estimators that are linear at each range of the partition. Of the `d` directions that explain most of
-    all ranges' errors, each is allocated to the range where what it explains is first lost (`allocate_by_first_loss`).
+    all ranges' errors, each is allocated to the range where what it explains is first lost (`allocate_by_first_loss`). More
+    images tell more than more noises of the same ones.
 
     Codes are nearly uncorrelated and keep the scale that the head's inputs have along their directions, so that codes of
     low variance stay so in probes and distances; root mean square 1 over all codes.
@@ -220,7 +220,7 @@ def _explained_error(
     seed: int,
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> Tensor:
-    """How much of the DM's weighted error each direction of white inputs explains, by several random time-steps and noises per image.
+    """How much of the DM's weighted error each direction of white inputs explains, at one random time-step per image.
 
     Float64 `(inputs, inputs)`: the inputs' covariance with the error, `(inputs, C * h * w)`, times its transpose, less what
     finite samples add to it.
@@ -231,14 +231,12 @@ def _explained_error(
     energy, mean = torch.zeros((), device=device), torch.zeros_like(covariance[0])
     for part, known in zip(images.split(256), white.float().split(256), strict=True):
         x_0 = model.dm.codec.encode(part.to(device))
-        error = torch.zeros_like(x_0).flatten(1)
-        for _ in range(NOISES):
-            t = torch.randint(time_steps.start, time_steps.stop, (len(part),), generator=generator).to(device)
-            noise = torch.randn((len(part), *model.noise_shape), generator=generator).to(device)
-            with autocast():
-                frozen = model.frozen_noise(schedule.add_noise(x_0, noise, t), t).float()
-            one = (noise - frozen).flatten(1)
-            error += error_weight(schedule, weighting, t, one.square().mean(1)).sqrt()[:, None] * one / NOISES
+        t = torch.randint(time_steps.start, time_steps.stop, (len(part),), generator=generator).to(device)
+        noise = torch.randn((len(part), *model.noise_shape), generator=generator).to(device)
+        with autocast():
+            frozen = model.frozen_noise(schedule.add_noise(x_0, noise, t), t).float()
+        error = (noise - frozen).flatten(1)
+        error *= error_weight(schedule, weighting, t, error.square().mean(1)).sqrt()[:, None]
         covariance += known.to(device).T @ error / len(images)
         energy += error.square().sum() / len(images)
         mean += error.sum(0) / len(images)

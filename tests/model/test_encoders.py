@@ -119,6 +119,8 @@ def test_images_are_scaled():
         ({"channels": (32,), "attention": (1,)}, "attention"),
         ({"channels": (32,), "attention": (0,), "heads": 5}, "heads"),
         ({"channels": (32,), "unshuffle": 4}, "style residual"),
+        ({"channels": (32, 32), "levels": 2}, "style residual"),
+        ({"channels": (32, 32), "style": "residual", "levels": 3}, "levels there are"),
         ({"channels": (32,), "style": "os.system"}, "not one of plain, residual"),
         ({"channels": (32,), "style": "residual", "attention": (0,)}, "no attention"),
         ({"channels": (32,), "style": "residual", "layers": 0}, "layers"),

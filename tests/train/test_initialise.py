@@ -17,7 +17,6 @@ from ditifeat.train.allocation import allocate_by_first_loss
 from ditifeat.train.data import TrainingImages
 from ditifeat.train.initialise import (
     ERROR_RIDGE,
-    NOISES,
     initialise_error_predictive,
     initialise_from_dm,
     initialise_whitened,
@@ -63,6 +62,13 @@ def test_the_encoder_is_initialised_as_the_dm_s_down_path():
     with torch.no_grad():
         expected = dm.features(dm.codec.encode(images), torch.full((2,), 50)).bottleneck.flatten(1)
         assert torch.allclose(encoder.inputs(images), expected, atol=1e-5)
+    both = replace(spec, levels=2)
+    deep = build_encoder(both, 32, 32)
+    initialise_from_dm(deep, both, dm)
+    with torch.no_grad():
+        first = dm.features(dm.codec.encode(images), torch.full((2,), 50)).skips[1]
+        pooled = torch.nn.functional.avg_pool2d(first, 2).flatten(1)
+        assert torch.allclose(deep.inputs(images), torch.cat([expected, pooled], 1), atol=1e-5)
     other = EncoderSpec((32, 64), style="residual", unshuffle=2)
     with pytest.raises(RecipeError, match="down path"):
         initialise_from_dm(build_encoder(other, 32, 32), other, dm)
@@ -120,16 +126,14 @@ def test_error_predictive_codes_explain_more_of_the_error_than_whitened_ones():
 
 def explained_one_by_one(model, white, images, lo, hi, seed):
     """How much of the weighted error at lo..hi-1 white inputs explain, one image at a time, less the floor of finite samples."""
-    # As the batch draws them: all time-steps, then all noise, once per noise.
+    # As the batch draws them: all time-steps, then all noise.
     generator = torch.Generator().manual_seed(seed)
+    t = torch.randint(lo, hi, (len(images),), generator=generator)
+    noise = torch.randn((len(images), *model.noise_shape), generator=generator)
     errors = torch.zeros(len(images), images[0].numel(), dtype=torch.float64)
-    for _ in range(NOISES):
-        t = torch.randint(lo, hi, (len(images),), generator=generator)
-        noise = torch.randn((len(images), *model.noise_shape), generator=generator)
-        for i, (x_0, t_0, n) in enumerate(zip(images.split(1), t.split(1), noise.split(1), strict=True)):
-            x_t = model.dm.schedule.add_noise(model.dm.codec.encode(x_0), n, t_0)
-            error = model.dm.schedule.loss_weight[t_0].sqrt() * (n - model.frozen_noise(x_t, t_0))
-            errors[i] += error.flatten().double() / NOISES
+    for i, (x_0, t_0, n) in enumerate(zip(images.split(1), t.split(1), noise.split(1), strict=True)):
+        x_t = model.dm.schedule.add_noise(model.dm.codec.encode(x_0), n, t_0)
+        errors[i] = (model.dm.schedule.loss_weight[t_0].sqrt() * (n - model.frozen_noise(x_t, t_0))).flatten().double()
     covariance = white.T @ errors / len(images)
     floor = white.T @ white / len(images) * (errors - errors.mean(0)).square().sum(1).mean() / len(images)
     return covariance @ covariance.T - floor

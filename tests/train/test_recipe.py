@@ -94,7 +94,7 @@ def test_numbers_as_people_write_them(tmp_path, written, lr, images):
         (lambda r: r["encoder"].update(channels=[32] * 8), "encoder: 64 px"),
         (lambda r: r["encoder"].update(channels=[32, 192, 288]), "encoder_from_dm needs"),
         (lambda r: r["dm"]["unet"].update(attention=[1]), "encoder_from_dm needs"),
-        (lambda r: r.update(partition={"k": 1, "d": 5000}), "at most 4608"),
+        (lambda r: r.update(partition={"k": 1, "d": 8000}), "at most 7680"),
         (lambda r: r.update(partition={"k": 4, "d": 8, "num_time_steps": 500}), "num_time_steps = 500"),
         (lambda r: r.update(seed=-1), "seed = -1"),
         (lambda r: r.update(seed=2**32), "seed"),

@@ -101,7 +101,7 @@ class DiTiRecipe(MethodRecipe):
 def _check_down_path(settings: Settings, unet: UNetSpec) -> None:
     """Before the DM is trained; `initialise_from_dm` looks again."""
     spec, codec = settings.encoder_spec, settings.codec
-    wanted = EncoderSpec(unet.channels, (), 1, "residual", unet.layers, codec.factor)
+    wanted = EncoderSpec(unet.channels, (), 1, "residual", unet.layers, codec.factor, spec.levels)
     if spec != wanted or unet.attention or unet.style != "ddpm" or codec.kind == "vae":
         raise RecipeError(
             f"diti: encoder_from_dm needs an encoder {{style: residual, channels: {list(unet.channels)}, layers: {unet.layers}, "
