@@ -22,6 +22,8 @@ from ditifeat.train.allocation import allocate_by_first_loss, without_noise_floo
 
 INITIALISATION_IMAGES = 16384  # that an initialisation is computed from
 
+COMPONENTS_PER_CODE = 3  # principal components of the head's inputs that codes are made of
+
 # Shares of the mean variance that are added to every component's, so that those which hardly vary are not blown up.
 WHITENING_RIDGE = 1e-3
 
@@ -135,7 +137,8 @@ def initialise_error_predictive(
     encoder, partition = model.encoder, model.partition
     inputs, mean = _inputs(encoder, images)
     variances, components = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
-    white = components / (variances + ERROR_RIDGE * variances.mean()).sqrt()
+    leading = slice(-COMPONENTS_PER_CODE * partition.d, None)  # the rest varies by 1e-4 of all, and eigenproblems are cubic
+    white = (components / (variances + ERROR_RIDGE * variances.mean()).sqrt())[:, leading]
     ranges = [_time_steps(partition, lo, hi) for lo, hi in partition.ranges]
     explained = [_explained_error(model, images, inputs @ white, r, weighting, seed, autocast) for r in ranges]
     dims = [partition.dims_of_time_steps(lo, hi) for lo, hi in partition.ranges]
