@@ -16,6 +16,7 @@ from ditifeat.model.partition import TimeStepPartition
 from ditifeat.train.allocation import allocate_by_first_loss
 from ditifeat.train.data import TrainingImages
 from ditifeat.train.initialise import (
+    COMPONENTS_PER_CODE,
     ERROR_RIDGE,
     initialise_error_predictive,
     initialise_from_dm,
@@ -150,9 +151,8 @@ def test_error_predictive_codes_are_reduced_rank_regression_allocated_by_first_l
     inputs = model.encoder.inputs(images).double()
     inputs = inputs - inputs.mean(0)
     covariance = inputs.T @ inputs / 200
-    ridge = covariance + ERROR_RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
-    # Any root whitens; the codes do not depend on which.
-    root = torch.linalg.inv(torch.linalg.cholesky(ridge)).T
+    variances, axes = torch.linalg.eigh(covariance)
+    root = (axes / (variances + ERROR_RIDGE * variances.mean()).sqrt())[:, -COMPONENTS_PER_CODE * partition.d :]
     ranges = partition.ranges if partition.stages else ((0, 1000),)  # one subset serves all time-steps
     explained = [(hi - lo) * explained_one_by_one(model, inputs @ root, images, lo, hi, 3) for lo, hi in ranges]
     dims = [partition.dims_of_time_steps(lo, hi) for lo, hi in ranges]
