@@ -9,6 +9,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from ditifeat.benchmark.tables import markdown
 from ditifeat.errors import DitifeatError, require
 from ditifeat.train.data import TrainingImages
+from ditifeat.train.initialise import Autocast
 from ditifeat.train.loop import Task, Trainer
 from ditifeat.train.recipe import Recipe, load_recipe
 from ditifeat.train.run import Run
@@ -84,8 +86,12 @@ def _task(run: Run, stage: str) -> Task:
         if recipe.dm is not None and recipe.dm.optimiser is not None:
             build_dm(recipe).save(run.folder / "dm")  # taken as trained already
         task = task_class(recipe.method).build(run, recipe.section)
-    task.initialise = lambda images: None  # type: ignore[method-assign]
+    task.initialise = _leave  # type: ignore[method-assign]
     return task
+
+
+def _leave(images: TrainingImages, autocast: Autocast = nullcontext) -> None:
+    """Set nothing."""
 
 
 def speed_table(rows: list[dict[str, Any]]) -> str:

@@ -20,6 +20,8 @@ from ditifeat.model.encoders import EncoderNetwork, EncoderSpec, ResidualBlock, 
 from ditifeat.model.partition import TimeStepPartition
 from ditifeat.train.allocation import allocate_by_first_loss, without_noise_floor
 
+Autocast = Callable[[], AbstractContextManager[object]]  # makes the context of a precision
+
 INITIALISATION_IMAGES = 16384  # that an initialisation is computed from
 
 COMPONENTS_PER_CODE = 3  # principal components of the head's inputs that codes are made of
@@ -108,7 +110,7 @@ def initialise_error_predictive(
     weighting: str = "published",
     *,
     seed: int = 0,
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    autocast: Autocast = nullcontext,
 ) -> Tensor:
     """Set the encoder's head to the codes that best predict, linearly, the frozen DM's error on `images`.
 
@@ -222,7 +224,7 @@ def _explained_error(
     time_steps: range,
     weighting: str,
     seed: int,
-    autocast: Callable[[], AbstractContextManager[object]],
+    autocast: Autocast,
 ) -> Tensor:
     """How much of the DM's weighted error each direction of white inputs explains, at one random time-step per image.
 

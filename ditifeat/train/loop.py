@@ -13,7 +13,8 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ from ditifeat.files import read_tensors, select_prefix, write_tensors
 from ditifeat.train.data import TrainingImages
 from ditifeat.train.draw import Batch, Draws
 from ditifeat.train.engine import accelerator, agreed, asked_precision
+from ditifeat.train.initialise import Autocast
 from ditifeat.train.meter import Meter
 from ditifeat.train.optimise import Average, Group, adamw, match_layout, set_rates
 from ditifeat.train.recipe import MethodRecipe
@@ -83,8 +85,13 @@ class Task(nn.Module):
         """
         raise NotImplementedError
 
-    def initialise(self, images: TrainingImages) -> None:
-        """Set the weights that follow from the training images; not called where training is resumed."""
+    def initialise(self, images: TrainingImages, autocast: Autocast = nullcontext) -> None:
+        """Set the weights that follow from the training images; not called where training is resumed.
+
+        Args:
+            images: of the run.
+            autocast: the precision that frozen networks may run in: that of the run.
+        """
 
     def parameter_groups(self) -> list[Group]:
         """Return the trained networks' parameters, each once, by learning rate and by when they begin to move.
@@ -140,21 +147,21 @@ class Trainer:
         if checkpoints and not run.resume:
             raise RecipeError(f"{self.out}: holds checkpoints already; resume (--resume) or use another folder")
         self.task = task.to(self.device)
-        if not checkpoints:
-            task.initialise(run.images)
         self.on_gpu = is_gpu(self.device)
         if self.on_gpu:
             run.images.load_onto(self.device)
         self.draws = Draws(
             run.images, task.num_time_steps, task.noise_shape, self.seed, optimiser.batch, rank, processes
         )
+        self.step = 0
+        self.precision, self.compile = asked_precision(), run.compile  # None until they are chosen
+        if not checkpoints:
+            task.initialise(run.images, partial(autocast, self.device, self._choose_precision()))
         self.average = Average(task.trained, optimiser.ema)
         self.groups = task.parameter_groups()
         self.adam: Any = adamw(self.groups, task.trained, optimiser)
         self._lay_out(torch.channels_last)
         self.wrapped, self.adam = self.accelerator.prepare(task, self.adam)
-        self.step = 0
-        self.precision, self.compile = asked_precision(), run.compile  # None until they are chosen
         self.losses: Losses = self.wrapped
         self.effort: float | None = None  # seconds that an image takes at the peak of all devices, where that is known
         self.meter = Meter(task.num_time_steps, self.accelerator.gather)
@@ -232,24 +239,26 @@ class Trainer:
                 networks.to(memory_format=memory_format)  # type: ignore[call-overload]
             match_layout(self.adam)
 
+    def _choose_precision(self) -> str:
+        if self.precision is None:
+            self.task.train()
+            self.precision = agreed(choose_precision(self.task, self._draw(), self.optimiser.steps))
+        return self.precision
+
     def _choose(self) -> None:
         """Precision, and whether the step is compiled, unless they were asked for or come from a checkpoint."""
         self.wrapped.train()
         if self.losses is not self.wrapped:
             return  # compiled already
-        batch, steps = self._draw(), self.optimiser.steps
-        if self.precision is None:
-            self.precision = agreed(choose_precision(self.task, batch, steps))
+        precision, batch = self._choose_precision(), self._draw()
         if self.compile is None:
             self.compile = self.on_gpu  # on two CPU cores it took minutes, and its steps were no faster
         most = peak(self.device)
-        flops = (
-            None if most is None or self.precision == "float32" else flops_per_image(self.task, batch, self.precision)
-        )
+        flops = None if most is None or precision == "float32" else flops_per_image(self.task, batch, precision)
         if most is not None and flops is not None:
             self.effort = flops / (most * self.accelerator.num_processes)
         if self.compile:
-            fast = compiled(self.wrapped, self.task, batch, self.precision)
+            fast = compiled(self.wrapped, self.task, batch, precision)
             self.losses, self.compile = (self.wrapped, False) if fast is None else (fast, True)
 
     def _draw(self) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -15,7 +16,7 @@ from ditifeat.model.encoders import EncoderNetwork, build_encoder
 from ditifeat.train.augment import DRAWS, augment
 from ditifeat.train.data import TrainingImages
 from ditifeat.train.engine import gather, own_share
-from ditifeat.train.initialise import INITIALISATION_IMAGES, initialise_whitened
+from ditifeat.train.initialise import INITIALISATION_IMAGES, Autocast, initialise_whitened
 from ditifeat.train.loop import Task
 from ditifeat.train.losses import nt_xent, simsiam
 from ditifeat.train.recipe import MethodRecipe, Recipe, Settings, model_config
@@ -85,7 +86,7 @@ class ContrastiveTask(Task):
         config = model_config(run.recipe, method="contrastive")
         return cls(config, random_encoder(run.recipe), section, run.recipe.seed)
 
-    def initialise(self, images: TrainingImages) -> None:
+    def initialise(self, images: TrainingImages, autocast: Autocast = nullcontext) -> None:
         if self.recipe.whiten:
             encoder = cast(EncoderNetwork, self.trained["encoder"])
             initialise_whitened(encoder, images.first(INITIALISATION_IMAGES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -15,9 +16,9 @@ from ditifeat.model.diffusion import DiffusionModel
 from ditifeat.model.diti import WEIGHTINGS, Detach, DiTi, build_estimator
 from ditifeat.model.encoders import EncoderSpec, build_encoder
 from ditifeat.train.data import TrainingImages
-from ditifeat.train.engine import accelerator
 from ditifeat.train.initialise import (
     INITIALISATION_IMAGES,
+    Autocast,
     initialise_decoder,
     initialise_error_predictive,
     initialise_from_dm,
@@ -144,7 +145,7 @@ class DiTiTask(Task):
     def build(cls, run: Run, section: DiTiRecipe) -> DiTiTask:
         return cls(build_diti(run.recipe, *frozen_dm(run)), section, run.recipe.seed)
 
-    def initialise(self, images: TrainingImages) -> None:
+    def initialise(self, images: TrainingImages, autocast: Autocast = nullcontext) -> None:
         model, encoder = self.model, self.model.encoder
         if self.recipe.encoder_from_dm:
             initialise_from_dm(encoder, model.config.encoder, model.dm)
@@ -154,7 +155,6 @@ class DiTiTask(Task):
         if self.recipe.codes == "whitened":
             scale = initialise_whitened(encoder, first)
         else:
-            autocast = accelerator().autocast  # the run's own precision
             scale = initialise_error_predictive(model, first, self.recipe.weighting, seed=self.seed, autocast=autocast)
         # To a random first layer all these codes are alike; it should see most of what varies or explains most.
         model.estimator.code_embedding.weight.data *= scale
