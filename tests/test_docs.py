@@ -146,7 +146,7 @@ def test_tables_are_what_commands_write(name):
     result = json.loads((CARDS[0].parent / f"{name}.json").read_text("utf-8"))
     text = (CARDS[0].parent / f"{name}.md").read_text("utf-8")
     if name == "benchmark":
-        assert text == f"{tables.heading(result)}\n{tables.table(result)}\n{tables.attribute_table(result)}"
+        assert text == tables.page(result)
     else:
         assert text == tables.edit_tables(result)
 

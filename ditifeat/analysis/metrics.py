@@ -195,3 +195,22 @@ def _concentration(importance: np.ndarray) -> float:
     p = importance / np.where(rows > 0, rows, 1)
     entropy = -(p * np.log(np.where(p > 0, p, 1))).sum(1) / np.log(importance.shape[1])
     return float(((1 - entropy) * rows[:, 0]).sum() / total)
+
+
+def effective_rank(codes: np.ndarray) -> float:
+    """Compute how many dimensions codes `(n, d)` fill: e to the entropy of the shares of their covariance's eigenvalues.
+
+    d for codes of the same variance in all directions, 1 for codes on a line, 0 for constant ones (Roy & Vetterli 2007, of
+    the covariance). Of n codes it is at most n - 1.
+
+    >>> from ditifeat.analysis.metrics import effective_rank
+    >>> round(effective_rank(np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])), 3)
+    2.0
+    """
+    centred = np.asarray(codes, dtype=np.float64)
+    centred = centred - centred.mean(0)
+    variances = np.linalg.eigvalsh(centred.T @ centred).clip(0)
+    if variances.sum() == 0:
+        return 0.0
+    shares = variances / variances.sum()
+    return float(np.exp(-(shares * np.log(np.where(shares > 0, shares, 1))).sum()))

@@ -198,9 +198,9 @@ def resize(arguments: argparse.Namespace) -> None:
 
 
 def benchmark(arguments: argparse.Namespace) -> None:
-    """Write tables and a figure of all methods, and print the first table."""
+    """Write tables and figures of all methods; print the first table, and what each range of time-steps holds."""
     from ditifeat.benchmark.benchmark import benchmark as run_benchmark
-    from ditifeat.benchmark.tables import table
+    from ditifeat.benchmark.tables import specialisation_tables, table
 
     result = run_benchmark(
         arguments.runs,
@@ -214,7 +214,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         progress=True,
     )
-    print(table(result), end="")
+    print("\n".join(filter(None, (table(result), specialisation_tables(result)))), end="")
 
 
 def evaluate_edits(arguments: argparse.Namespace) -> None:

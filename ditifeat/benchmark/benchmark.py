@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -13,10 +14,12 @@ import numpy as np
 from torch import nn
 
 from ditifeat.benchmark.cache import Cache
-from ditifeat.benchmark.plots import plot_benchmark
+from ditifeat.benchmark.classifier import AttributeClassifier, load_classifier
+from ditifeat.benchmark.plots import plot_benchmark, plot_specialisation
 from ditifeat.benchmark.scores import SEEDS, score
+from ditifeat.benchmark.specialisation import ERROR_IMAGES, SAMPLED, STEPS, specialisation
 from ditifeat.benchmark.split import Split, in_batches, read_split
-from ditifeat.benchmark.tables import attribute_table, grouped, heading, table
+from ditifeat.benchmark.tables import grouped, page, specialised
 from ditifeat.data.batches import load_images
 from ditifeat.data.preprocessing import Crop
 from ditifeat.encoding.encoder import Encoder, load_encoder
@@ -27,7 +30,9 @@ from ditifeat.model.sampling import ddim_grid
 from ditifeat.schema import boolean
 from ditifeat.train.evaluate import RECONSTRUCTED, reconstruction
 
-Row = dict[str, Any]  # method, kind ("trained" or "baseline"), and what `score` returns
+Row = dict[
+    str, Any
+]  # method, kind ("trained" or "baseline"), what `score` returns, and "specialisation" of DiTi and PDAE
 
 
 def benchmark(
@@ -44,6 +49,8 @@ def benchmark(
     progress: bool = False,
 ) -> dict[str, Any]:
     """Score trained encoders and baselines on one split; write `benchmark.json`, `benchmark.md` and `benchmark.png`.
+
+    Of DiTi and PDAE runs it also says what each range of time-steps holds, and draws that in `specialisation.png`.
 
     Scores are kept in `out/cache` by the content that decides them, so one more run costs its own scores alone.
 
@@ -76,6 +83,7 @@ def benchmark(
     flip_average = boolean("flip_average", flip_average)
     check_writable(Path(out) / "benchmark.md")
     encoders = load_runs(runs, device)
+    _check_partitions(encoders)
     ddim_grid(encoders[0].partition.num_time_steps, steps)  # refuses steps before the work
     split = read_split(data, labels, encoders[0].config.image, train_size, crop)
     rows = _rows(encoders, split, steps, flip_average, Cache(Path(out) / "cache"), progress)
@@ -83,14 +91,19 @@ def benchmark(
         "train rows": int(split.train.sum()),
         "test rows": int(split.test.sum()),
         "reconstructed": min(RECONSTRUCTED, int(split.test.sum())),
+        "error images": min(ERROR_IMAGES, int(split.test.sum())),
+        "sampled": min(SAMPLED, int(split.test.sum())),
+        "sampling steps": STEPS,
         "steps": steps,
         "flip_average": flip_average,
         "probe seeds": list(SEEDS),
     }
     result = {"about": about, "methods": grouped(rows)}
     write_text(Path(out) / "benchmark.json", json.dumps(result, indent=1) + "\n")
-    write_text(Path(out) / "benchmark.md", f"{heading(result)}\n{table(result)}\n{attribute_table(result)}")
+    write_text(Path(out) / "benchmark.md", page(result))
     plot_benchmark(result, Path(out) / "benchmark.png")
+    if specialised(result):
+        plot_specialisation(specialised(result), Path(out) / "specialisation.png")
     return result
 
 
@@ -118,6 +131,13 @@ def load_runs(runs: str | Path | Sequence[str | Path], device: str | None = None
     return encoders
 
 
+def _check_partitions(encoders: list[Encoder]) -> None:
+    """Refuse runs that would share a row, but whose ranges of time-steps cannot be averaged."""
+    rows = {(method_name(encoder), encoder.partition) for encoder in encoders}
+    if len({name for name, _ in rows}) < len(rows):
+        raise ModelError("runs of one recipe and as many images differ in their partitions; name their recipes apart")
+
+
 def method_name(encoder: Encoder) -> str:
     """Name a run in tables by its recipe, and how many images its method saw.
 
@@ -141,16 +161,29 @@ def _rows(
     from tqdm.auto import tqdm
 
     rows: list[Row] = []
+    classifier = functools.cache(partial(load_classifier, split, cache, encoders[0].device))
     with tqdm(total=len(encoders) + 1, unit="method", disable=not progress) as bar:
         for encoder in encoders:
             bar.set_description(encoder.config.name)
-            key = (split.key, steps, flip_average, asdict(encoder.config), _weights(encoder))
-            rows.append(cache.json("method", *key, make=partial(_trained, encoder, split, steps, flip_average)))
+            codes = functools.cache(partial(_codes, encoder, split, flip_average))
+            known = (flip_average, asdict(encoder.config), _weights(encoder))
+            make = partial(_trained, encoder, codes, split, steps)
+            row = cache.json("method", split.key, steps, *known, make=make)
+            model = _diti(encoder)
+            if model is not None:
+                measure = partial(_specialisation, model, codes, split, classifier)
+                row["specialisation"] = cache.json("specialisation", split.key, *known, make=measure)
+            rows.append(row)
             bar.update()
         frozen = next((encoder for encoder in encoders if encoder.config.method == "diti"), encoders[0])
         bar.set_description("baselines")
-        make = partial(_baselines, frozen, split, flip_average)
-        rows += cache.json("baselines", split.key, flip_average, *_baseline_key(frozen), make=make)
+        rows += cache.json(
+            "baselines",
+            split.key,
+            flip_average,
+            *_baseline_key(frozen),
+            make=partial(_baselines, frozen, split, flip_average),
+        )
         bar.update()
     return rows
 
@@ -175,8 +208,18 @@ def _diti(encoder: Encoder) -> DiTi | None:
     return model if isinstance(model, DiTi) else None
 
 
-def _trained(encoder: Encoder, split: Split, steps: int, flip_average: bool) -> Row:
-    found = score(in_batches(encoder, split.images, encoder.device, flip_average=flip_average), split)
+def _codes(encoder: Encoder, split: Split, flip_average: bool) -> np.ndarray:
+    return in_batches(encoder, split.images, encoder.device, flip_average=flip_average)
+
+
+def _specialisation(
+    model: DiTi, codes: Callable[[], np.ndarray], split: Split, classifier: Callable[[], AttributeClassifier]
+) -> dict[str, Any]:
+    return specialisation(model, codes(), split, classifier)
+
+
+def _trained(encoder: Encoder, codes: Callable[[], np.ndarray], split: Split, steps: int) -> Row:
+    found = score(codes(), split)
     values: dict[str, Any] = found["values"] | _cost(encoder)
     networks: list[nn.Module] = [encoder.network]
     if encoder.config.method != "contrastive":

@@ -46,6 +46,52 @@ def plot_benchmark(result: dict[str, Any], path: Path) -> None:
     save_figure(figure, path)
 
 
+def plot_specialisation(methods: dict[str, dict[str, Any]], path: Path) -> None:
+    """Write, a row per method, the heat map of the error left and the shares of each range's swap, by frequency.
+
+    Args:
+        methods: as `tables.specialised` gives them.
+        path: of the figure.
+
+    Raises:
+        MissingDependencyError: without matplotlib.
+    """
+    figure = load_figure_class()(figsize=(8.5, 3 * len(methods)), layout="constrained")
+    panels = figure.subplots(len(methods), 2, squeeze=False)
+    for (left, right), (name, found) in zip(panels, methods.items(), strict=True):
+        _draw_error_left(left, found)
+        left.set_title(f"{name}: error left", fontsize=8)
+        if "swaps" in found["mean"]:
+            _draw_swaps(right, found)
+        else:
+            right.set_axis_off()  # of one subset
+    save_figure(figure, path)
+
+
+def _draw_error_left(axes: Any, found: dict[str, Any]) -> None:
+    errors, ranges = np.array(found["mean"]["error_left"], dtype=float), found["ranges"]["error_left"]
+    axes.imshow(errors, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    for (row, column), error in np.ndenumerate(errors):
+        color = "white" if error < 0.6 else "black"
+        axes.text(column, row, f"{error:.2f}", ha="center", va="center", fontsize=7, color=color)
+    codes = [f"0-{hi}" for _, hi in ranges] if errors.shape[1] > 1 else ["whole"]
+    axes.set_xticks(range(len(codes)), codes, fontsize=7)
+    axes.set_yticks(range(len(ranges)), [f"{lo}-{hi}" for lo, hi in ranges], fontsize=7)
+    axes.set_xlabel("code of time-steps", fontsize=7)
+    axes.set_ylabel("time-steps", fontsize=7)
+
+
+def _draw_swaps(axes: Any, found: dict[str, Any]) -> None:
+    ranges, mean, std = found["ranges"]["swaps"], found["mean"]["swaps"], found.get("std", {}).get("swaps", {})
+    for offset, band, title in ((-0.2, "low", "low frequencies"), (0.2, "rest", "the rest")):
+        axes.bar(np.arange(len(ranges)) + offset, mean[band], 0.4, yerr=std.get(band), label=title)
+    axes.set_xticks(range(len(ranges)), [f"{lo}-{hi}" for lo, hi in ranges], fontsize=7)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_xlabel("time-steps whose subsets are swapped", fontsize=7)
+    axes.set_title("share of the squared change", fontsize=8)
+    axes.legend(fontsize=7)
+
+
 def plot_weights(weights: dict[str, np.ndarray], path: Path) -> None:
     """Write the histogram of each method's absolute probe weights `(d, attributes)`, over their attribute's largest.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,13 +71,18 @@ def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> 
     >>> ridge_mean_ap(odd + 3, odd, np.arange(12) < 8)
     1.0
     """
-    predicted = np.zeros((int((~train).sum()), targets.shape[1]))
-    for columns, known in alike(np.isfinite(targets)):
+    return ridge_mean_aps(codes, targets, train, [slice(None)])[0]
+
+
+def ridge_mean_aps(codes: np.ndarray, targets: np.ndarray, train: np.ndarray, columns: Sequence[slice]) -> list[float]:
+    """Compute `ridge_mean_ap` of each set of columns of codes, which share most of the work."""
+    predicted = np.zeros((len(columns), int((~train).sum()), targets.shape[1]))
+    for attributes, known in alike(np.isfinite(targets)):
         rows = train & known
         if rows.any():
-            found = ridge_predictions(codes[rows], targets[rows][:, columns], codes[~train], [slice(None)])
-            predicted[:, columns] = found[0]
-    return mean_ap(predicted, targets[~train])
+            found = ridge_predictions(codes[rows], targets[rows][:, attributes], codes[~train], columns)
+            predicted[:, :, attributes] = np.stack(found)
+    return [mean_ap(scores, targets[~train]) for scores in predicted]
 
 
 def knn_mean_ap(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,11 +46,13 @@ def grouped(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Group rows by their method.
 
     Args:
-        rows: "method", "kind", "values", and by attribute "attributes" (AP) and "prevalence"; "weights".
+        rows: "method", "kind", "values", and by attribute "attributes" (AP) and "prevalence"; "weights"; "specialisation" of
+            DiTi and PDAE.
 
     Returns:
         By method: "kind", "runs" (how many), "mean" and, over several runs, "std" of the values and of the attributes'
-        AP, "each" run's values, "prevalence", and the mean "weights". What was not measured is left out.
+        AP, "each" run's values, "prevalence", the mean "weights", and of "specialisation" the "ranges", "mean" and "std". What
+        was not measured is left out.
     """
     import pandas
 
@@ -70,7 +74,36 @@ def grouped(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "prevalence": members[0]["prevalence"],
             "weights": weights.loc[method].tolist(),
         }
+        measured = [row["specialisation"] for row in members if "specialisation" in row]
+        if measured:
+            found[method]["specialisation"] = _over_runs(measured)
     return found
+
+
+def _over_runs(measured: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and, over several runs, standard deviation of all "values"; their "ranges" are the same."""
+    values = [run["values"] for run in measured]
+    std = {"std": averaged(values, partial(np.std, ddof=1))} if len(measured) > 1 else {}
+    return {"ranges": measured[0]["ranges"], "mean": averaged(values, np.mean), **std}
+
+
+def averaged(values: list[Any], average: Callable[..., Any]) -> Any:
+    """Average dicts of dicts, lists and numbers, all alike, number by number; None for what is not finite.
+
+    >>> from ditifeat.benchmark.tables import averaged
+    >>> averaged([{"shares": [0.0, 1.0], "rank": 3}, {"shares": [0.5, 0.5], "rank": 5}], np.mean)
+    {'shares': [0.25, 0.75], 'rank': 4.0}
+    """
+    if isinstance(values[0], dict):
+        return {key: averaged([value[key] for value in values], average) for key in values[0]}
+    found = average(np.array(values, dtype=float), axis=0)
+    return np.where(np.isfinite(found), found, np.array(None)).tolist()
+
+
+def page(result: dict[str, Any]) -> str:
+    """Write all of `benchmark`'s result as Markdown."""
+    sections = [heading(result), table(result), attribute_table(result), specialisation_tables(result)]
+    return "\n".join(section for section in sections if section)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -128,6 +161,114 @@ def _cell(key: str, mean: float | None, std: float | None) -> str:
     if key in COUNTS:
         return f"{mean:.0f}" if mean == round(mean) else f"{mean:.1f}"
     return f"{mean:.4f}" if std is None else f"{mean:.4f} ± {std:.4f}"
+
+
+def specialised(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what is known about the specialisation of methods, by their names; none of baselines, SimCLR or Diff-AE."""
+    return {name: m["specialisation"] for name, m in result["methods"].items() if "specialisation" in m}
+
+
+def specialisation_tables(result: dict[str, Any]) -> str:
+    """Write the sections of what each range of time-steps holds as Markdown; empty where no method has subsets."""
+    methods = specialised(result)
+    if not methods:
+        return ""
+    about = result["about"]
+    steps = about["sampling steps"]
+    sampled = f"{about['sampled']} test images, sampled in {steps} DDIM steps from a random x_T"
+    sections = {
+        "Sampling and effective rank": (
+            f"MSE of {sampled}; of the fixed-point solver's round trip of {steps} + {steps} evaluations; e to the entropy of the "
+            "eigenvalue shares of the test codes' covariance.",
+            [_summary_row(name, found) for name, found in methods.items()],
+        ),
+        "Error left": (
+            "Share of the frozen DM's squared error of x_0 that is left, per range of time-steps, under the code of the "
+            f"subsets up to a time-step; {about['error images']} test images.",
+            [row for name, found in methods.items() for row in _error_rows(name, found)],
+        ),
+        "Swaps": (
+            f"What changes in {sampled}, when another image's subsets of a range are put in: the range's share of the squared "
+            f"change of low frequencies (8 x 8 means) and of the rest, their ratio, and the range's share of the change of the "
+            "attribute classifier's logits: mean over attributes, and the largest.",
+            [row for name, found in methods.items() for row in _swap_rows(name, found)],
+        ),
+        "AP per range": (
+            "Mean AP of ridge probes on the subsets of a range alone, and on those of it and all earlier ones.",
+            [row for name, found in methods.items() for row in _probe_rows(name, found)],
+        ),
+    }
+    return "\n".join(f"## {title}\n{text}\n\n{markdown(rows)}" for title, (text, rows) in sections.items() if rows)
+
+
+def _cells(found: dict[str, Any], *path: str, digits: int = 2) -> Any:
+    """The numbers at a place of a method's means, written with their standard deviations, in the same nested lists."""
+    mean, std = found["mean"], found.get("std")
+    for key in path:
+        mean, std = mean[key], None if std is None else std[key]
+    return _written(mean, std, digits)
+
+
+def _written(mean: Any, std: Any, digits: int) -> Any:
+    if isinstance(mean, list):
+        return [_written(m, None if std is None else std[i], digits) for i, m in enumerate(mean)]
+    if mean is None:
+        return ""
+    return f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
+
+
+def _summary_row(name: str, found: dict[str, Any]) -> dict[str, str]:
+    return {
+        "method": name,
+        "MSE, random x_T": _cells(found, "mse_random", digits=4),
+        "MSE, round trip": _cells(found, "round_trip", digits=5),
+        "effective rank": _cells(found, "effective_rank", digits=1),
+    }
+
+
+def _error_rows(name: str, found: dict[str, Any]) -> list[dict[str, str]]:
+    ranges, cells = found["ranges"]["error_left"], _cells(found, "error_left")
+    one = len(cells[0]) == 1  # subset, which all of the code is
+    return [
+        {"method": name, "time-steps": _range(lo, hi)}
+        | {f"code of 0-{end}": "" if one else row[i] for i, (_, end) in enumerate(ranges[:-1])}
+        | {"whole code": row[-1]}
+        for (lo, hi), row in zip(ranges, cells, strict=True)
+    ]
+
+
+MOST = 4  # attributes named per range
+
+
+def _swap_rows(name: str, found: dict[str, Any]) -> list[dict[str, str]]:
+    if "swaps" not in found["mean"]:
+        return []
+    shares = found["mean"]["attributes"]
+    rows = []
+    for i, (lo, hi) in enumerate(found["ranges"]["swaps"]):
+        largest = sorted(shares, key=lambda a: -shares[a][i])[:MOST]
+        rows.append({
+            "method": name,
+            "time-steps": _range(lo, hi),
+            "low frequencies": _cells(found, "swaps", "low")[i],
+            "the rest": _cells(found, "swaps", "rest")[i],
+            "low / rest": _cells(found, "swaps", "ratio")[i],
+            "attributes": _cells(found, "swaps", "attributes")[i],
+            "largest": ", ".join(f"{a} {shares[a][i]:.2f}" for a in largest),
+        })  # fmt: skip
+    return rows
+
+
+def _probe_rows(name: str, found: dict[str, Any]) -> list[dict[str, str]]:
+    alone, cumulative = (_cells(found, kind, digits=4) for kind in ("alone", "cumulative"))
+    return [
+        {"method": name, "time-steps": _range(lo, hi), "AP alone": a, "AP up to here": c}
+        for (lo, hi), a, c in zip(found["ranges"]["probe"], alone, cumulative, strict=True)
+    ]
+
+
+def _range(lo: int, hi: int) -> str:
+    return f"{lo}-{hi}"
 
 
 def edit_tables(result: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from ditifeat import InputError
-from ditifeat.analysis.metrics import dci, kernel_distance, mse, ssim, tad
+from ditifeat.analysis.metrics import dci, effective_rank, kernel_distance, mse, ssim, tad
 
 
 def test_mse_is_on_the_scale_of_papers():
@@ -130,3 +130,18 @@ def test_impossible_inputs_are_refused():
     ):
         with pytest.raises(InputError, match="finite"):
             tad(codes, labels)
+
+
+def test_effective_rank_by_hand():
+    codes = np.zeros((6, 5))
+    codes[:2, 0], codes[2:4, 1], codes[4:, 2] = (2, -2), (1, -1), (1, -1)  # variances 4 : 1 : 1
+    rank = np.exp(-(4 / 6 * np.log(4 / 6) + 2 / 6 * np.log(1 / 6)))
+    turned = codes @ np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0]
+    assert effective_rank(codes) == pytest.approx(rank) and effective_rank(turned + 7) == pytest.approx(rank)
+    assert effective_rank((1e-4 * codes).astype(np.float32)) == pytest.approx(rank, rel=1e-4)
+    assert effective_rank(np.ones((4, 3))) == 0
+
+
+def test_effective_rank_of_alike_directions_is_their_number():
+    codes = np.random.default_rng(0).normal(size=(20000, 8))
+    assert effective_rank(codes) == pytest.approx(8, abs=0.02)

@@ -10,9 +10,11 @@ from ditifeat.benchmark import benchmark as module
 from ditifeat.benchmark.benchmark import benchmark, load_runs, method_name
 from ditifeat.benchmark.edits import evaluate_edits
 from ditifeat.benchmark.split import in_batches, read_split
-from ditifeat.benchmark.tables import table
+from ditifeat.benchmark.tables import specialisation_tables, specialised, table
 from ditifeat.data.preprocessing import Preprocessing
 from ditifeat.errors import MissingDependencyError
+from ditifeat.model.partition import TimeStepPartition
+from ditifeat.train.tasks.diffae import build_diffae
 from tests.benchmark.conftest import residual_recipe
 from tests.conftest import method_recipe, random_model, tiny_recipe
 
@@ -35,7 +37,15 @@ def scored(monkeypatch):
         return {key: {"inferred_x_T": error, "random_x_T": 2 * error} for key in ("mse", "ssim")}
 
     monkeypatch.setattr(module, "reconstruction", errors)
+    monkeypatch.setattr(module, "specialisation", lambda model, codes, *_: measured(model, codes))
     return found
+
+
+def measured(model, codes):
+    """What `specialisation` gives, of swaps none: the first code takes the place of the effective rank."""
+    values = {"error_left": [[0.5]], "mse_random": 0.1, "round_trip": 0.01, "alone": [0.5], "cumulative": [0.5]}
+    ranges = {"error_left": [(0, 1000)], "swaps": [], "probe": model.partition.ranges[:1]}
+    return {"ranges": ranges, "values": values | {"effective_rank": float(codes[0, 0])}}
 
 
 def save(folder, recipe, **training):
@@ -69,11 +79,54 @@ def test_runs_of_one_recipe_share_a_row_and_baselines_stand_beside(scored, datas
     assert table(result) in text and "| Bright " in text and "scored on the next 8" in text
     assert json.loads((tmp_path / "out" / "benchmark.json").read_text())["methods"].keys() == methods.keys()
     assert (tmp_path / "out" / "benchmark.png").stat().st_size > 5000
+    assert specialisation_tables(result) in text and "## Error left" in text
+    assert list(specialised(result)) == ["tiny (80 images)", "pdae (80 images)", "tiny (160 images)"]
+    ranks = [float(codes[0, 0]) for codes in scored[:2]]
+    found = tiny["specialisation"]
+    assert found["mean"]["effective_rank"] == pytest.approx(np.mean(ranks)) and ranks[0] != ranks[1]
+    assert found["std"]["effective_rank"] == pytest.approx(np.std(ranks, ddof=1))
+    assert (tmp_path / "out" / "specialisation.png").stat().st_size > 5000
 
     scored.clear()
     more = [*(run.parent for run in runs), save(tmp_path / "e", residual_recipe(seed=2))]
     benchmark(more, *dataset, tmp_path / "out", train_size=40, steps=2)
     assert len(scored) == 1  # the new run's alone
+
+
+def test_specialisation_is_kept_and_measured_again_as_scores_are(scored, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_baselines", lambda *_: [])
+    calls = []
+    monkeypatch.setattr(
+        module, "specialisation", lambda model, codes, *_: calls.append(len(codes)) or measured(model, codes)
+    )
+    run, options = save(tmp_path / "a", tiny_recipe()), {"train_size": 40, "steps": 2}
+    first = benchmark([run], *dataset, tmp_path / "out", **options)
+    assert calls == [48]
+    assert benchmark([run], *dataset, tmp_path / "out", **options) == first and len(calls) == 1
+    benchmark([run], *dataset, tmp_path / "out", **options | {"steps": 3})  # of reconstructions alone
+    assert len(calls) == 1
+    benchmark([run], *dataset, tmp_path / "out", **options | {"train_size": 39})
+    benchmark([run], *dataset, tmp_path / "out", **options | {"flip_average": True})
+    assert len(calls) == 3
+    retrained(run)
+    benchmark([run], *dataset, tmp_path / "out", **options)
+    assert len(calls) == 4
+
+
+def test_methods_without_a_frozen_dm_have_no_specialisation(scored, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_baselines", lambda *_: [])
+    monkeypatch.setattr(module, "specialisation", lambda *_: pytest.fail("there is no frozen DM"))
+    build_diffae(method_recipe("diffae")).save(tmp_path / "a")
+    result = benchmark([tmp_path / "a"], *dataset, tmp_path / "out", train_size=40, steps=2)
+    assert specialised(result) == {} and not (tmp_path / "out" / "specialisation.png").exists()
+    assert "## " not in (tmp_path / "out" / "benchmark.md").read_text()
+
+
+def test_runs_of_one_row_have_one_partition(scored, dataset, tmp_path):
+    runs = [save(tmp_path / str(k), tiny_recipe(partition=TimeStepPartition(k, 32))) for k in (4, 8)]
+    with pytest.raises(ModelError, match="differ in their partitions"):
+        benchmark(runs, *dataset, tmp_path / "out", train_size=40, steps=2)
+    assert not scored
 
 
 def retrained(folder):
@@ -189,3 +242,8 @@ def test_the_whole_benchmark(dataset, tmp_path):
     each = [values["ap"] for values in result["methods"]["tiny"]["each"]]
     assert result["methods"]["tiny"]["mean"]["ap"] == pytest.approx(np.mean(each)) and each[0] != each[1]
     assert 0 < result["methods"]["tiny"]["mean"]["mse"] < result["methods"]["tiny"]["mean"]["mse_random"]
+    found = result["methods"]["tiny"]["specialisation"]["mean"]
+    assert np.shape(found["error_left"]) == (5, 5) and np.sum(found["attributes"]["Bright"]) == pytest.approx(1)
+    text = (tmp_path / "out" / "benchmark.md").read_text()
+    assert all(f"## {title}\n" in text for title in ("Error left", "Swaps", "AP per range"))
+    assert len(list((tmp_path / "out" / "cache").glob("classifier-*"))) == 1

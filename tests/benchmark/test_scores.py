@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ditifeat.benchmark.scores import NEIGHBOURS, knn_mean_ap, mean_ap, ridge_mean_ap, score
+from ditifeat.benchmark.scores import NEIGHBOURS, knn_mean_ap, mean_ap, ridge_mean_ap, ridge_mean_aps, score
 from tests.benchmark.conftest import make_split
 
 
@@ -39,6 +39,16 @@ def test_rows_of_unknown_labels_are_left_out_for_that_attribute_alone(coded, sco
     other[unknown, 0] = targets[unknown, 0]
     assert scored_by(codes, targets, split.train) == scored_by(codes, other, split.train)
     assert np.isfinite(scored_by(codes, targets, split.train))
+
+
+def test_ridge_scores_of_sets_of_columns(coded):
+    codes, split = coded
+    targets = split.targets.copy()
+    targets[::7, 1] = np.nan
+    columns = [slice(0, 1), slice(1, 4), slice(0, 4)]
+    found = ridge_mean_aps(codes, targets, split.train, columns)
+    assert found == pytest.approx([ridge_mean_ap(codes[:, column], targets, split.train) for column in columns])
+    assert found[0] > found[1] + 0.1
 
 
 def test_neighbours_against_a_loop(coded):
