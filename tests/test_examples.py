@@ -2,9 +2,11 @@
 
 import runpy
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -39,6 +41,12 @@ CASES = [
         "faces --model {tiny} --seeds 3 5 --steps 2",
         "faces: 2 images",
         ["faces/face003.png", "faces/face005.png"],
+    ),
+    (
+        "range_swaps.py",
+        "--model {tiny} --seeds 3 5 7 9 --steps 2 --dm-steps 2",
+        "range_swaps.png: 2 pairs of faces",
+        ["range_swaps.png"],
     ),
     ("half_precision.py", "{tiny} half", "half: ", ["half/model.safetensors", "half/estimator.safetensors"]),
     (
@@ -92,6 +100,20 @@ def test_half_precision_halves(tiny_folder, tmp_path, monkeypatch, capsys):
     run(monkeypatch, capsys, tmp_path, "half_precision.py", tiny_folder, "half")
     sizes = [(folder / "estimator.safetensors").stat().st_size for folder in (tiny_folder, tmp_path / "half")]
     assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_range_swaps_turn_one_code_into_another_from_its_end(tiny_encoder):
+    turned, model = runpy.run_path(str(EXAMPLES / "range_swaps.py"))["turned"], tiny_encoder.model
+    a, b = (torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 2 - 1 for seed in range(2))
+    images, titles = turned(model, a, b, 4)
+    back, _ = turned(model, b, a, 4)
+    assert titles == ["A", "code of A", "500-1000 of B", "+ 300-500 of B", "+ 100-300 of B", "+ 0-100 of B", "B"]
+    assert torch.equal(images[:1], a) and torch.equal(images[-1:], b)
+    assert torch.allclose(images[-2], back[1], atol=2e-3) and torch.allclose(images[1], back[-2], atol=2e-3)
+    mixed = torch.cat([model.encoder(a)[:, :16], model.encoder(b)[:, 16:]], dim=1)  # subsets 4 to 7 of 4 dimensions
+    x_T = torch.randn(1, *model.noise_shape, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(images[2:3], model.sample(x_T, mixed, 4), atol=2e-3)
+    assert min(float((x - y).abs().max()) for x, y in pairwise(images[1:-1])) > 0.02
 
 
 @slow
