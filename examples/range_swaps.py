@@ -36,7 +36,7 @@ def turned(model, face, other, steps):
 
 def titled(rows, titles, side):
     """One page: rows of images, uint8 `(n, S, S, 3)`, drawn with `side` pixels, under the titles of their columns."""
-    font, top, step = ImageFont.load_default(13), 24, side + MARGIN
+    font, top, step = ImageFont.load_default(11), 20, side + MARGIN
     page = Image.new("RGB", (len(titles) * step + MARGIN, len(rows) * step + top), "white")
     draw = ImageDraw.Draw(page)
     for x, title in enumerate(titles):
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=range(8), help="of the faces: A, B, A, B ...")
     parser.add_argument("--steps", type=int, default=20, help="of sampling from codes")
     parser.add_argument("--dm-steps", type=int, default=100, help="of generating the faces")
-    parser.add_argument("--side", type=int, default=112, help="of the drawn faces, in pixels")
+    parser.add_argument("--side", type=int, default=80, help="of the drawn faces, in pixels")
     parser.add_argument("--out", type=Path, default=Path("range_swaps.png"))
     arguments = parser.parse_args()
     if len(arguments.seeds) % 2:

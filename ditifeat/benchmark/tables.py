@@ -179,7 +179,7 @@ def specialisation_tables(result: dict[str, Any]) -> str:
     sections = {
         "Sampling and effective rank": (
             f"MSE of {sampled}; of the fixed-point solver's round trip of {steps} + {steps} evaluations; e to the entropy of the "
-            "eigenvalue shares of the test codes' covariance.",
+            f"eigenvalue shares of the covariance of {about['test rows']} test images' codes.",
             [_summary_row(name, found) for name, found in methods.items()],
         ),
         "Error left": (
@@ -221,7 +221,7 @@ def _summary_row(name: str, found: dict[str, Any]) -> dict[str, str]:
     return {
         "method": name,
         "MSE, random x_T": _cells(found, "mse_random", digits=4),
-        "MSE, round trip": _cells(found, "round_trip", digits=5),
+        "MSE, round trip": _cells(found, "round_trip", digits=6),
         "effective rank": _cells(found, "effective_rank", digits=1),
     }
 

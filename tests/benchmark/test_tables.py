@@ -141,7 +141,7 @@ def test_specialisation_tables(measured):
     tiny, pdae = lines(text, "Sampling and effective rank")
     assert tiny["MSE, random x_T"] == "0.0600 ± 0.0707" and tiny["effective rank"] == "12.1 ± 0.1"
     assert pdae == {
-        "method": "pdae (80 images)", "MSE, random x_T": "0.0100", "MSE, round trip": "0.00010", "effective rank": "12.0"
+        "method": "pdae (80 images)", "MSE, random x_T": "0.0100", "MSE, round trip": "0.000100", "effective rank": "12.0"
     }  # fmt: skip
     errors = lines(text, "Error left")
     assert [row["time-steps"] for row in errors] == ["0-100", "100-1000"] * 2
@@ -157,6 +157,7 @@ def test_specialisation_tables(measured):
     alone = lines(text, "AP per range")
     assert [row["AP alone"] for row in alone] == ["0.4500 ± 0.0707", "0.5000 ± 0.0000", "0.5500"]
     assert [row["AP up to here"] for row in alone] == ["0.4500 ± 0.0707", "0.6000 ± 0.0000", "0.5500"]
+    assert "covariance of 16 test images' codes" in text
     assert "7 test images" in text and "5 test images, sampled in 20 DDIM steps" in text
 
 
