@@ -28,8 +28,6 @@ Method = Literal["diti", "diffae", "contrastive"]
 
 EstimatorKind = Literal["published", "decoded"]
 
-EstimatorOutput = Literal["gradient", "v"]
-
 
 @dataclass(frozen=True)
 class DMReference:
@@ -75,8 +73,6 @@ class ModelConfig:
             "contrastive" (an encoder alone).
         estimator: "published" (PDAE's half U-Net) or "decoded" (`ditifeat.model.decoded.DecodedEstimator`, which gets the code
             as an image too).
-        estimator_output: what the estimator's network gives: "gradient" (G itself, as published) or "v" (a correction
-            of the DM's v, which the schedule turns into G).
         training: a summary to read, not to act on.
         format_version: of the folder.
 
@@ -93,7 +89,6 @@ class ModelConfig:
     dm: DMReference = DMReference()
     method: Method = "diti"
     estimator: EstimatorKind = "published"
-    estimator_output: EstimatorOutput = "gradient"
     training: dict[str, Any] = field(default_factory=dict, hash=False)
     format_version: int = FORMAT_VERSION
 

@@ -31,8 +31,6 @@ Detach = Literal["off", "on", "both"]
 # Weights `(B,)` of squared errors of the noise, given the schedule, the time-steps `(B,)` and the frozen DM's errors `(B,)`.
 WEIGHTINGS: dict[str, Callable[[NoiseSchedule, Tensor, Tensor], Tensor]] = {
     "published": lambda schedule, t, frozen: schedule.loss_weight[t],  # w_t
-    # All time-steps' errors of v alike, capped.
-    "v": lambda schedule, t, frozen: schedule.v_weight[t],
     # Each image's error as a share of the frozen DM's: all time-steps count alike, also where most of it is unpredictable.
     "relative": lambda schedule, t, frozen: 1 / frozen.clamp(min=1e-12),
 }
@@ -112,11 +110,11 @@ class DiTi(GenerativeModel):
         """G in the published units, whatever the estimator's network gives; `frozen` is the frozen DM's noise."""
         if not isinstance(self.estimator, DecodedEstimator):
             output: Tensor = self.estimator(features, code)
-            return output if self.config.estimator_output == "gradient" else self.schedule.at("v_shift", t) * output
+            return output
         signal, sigma = self.schedule.at("signal", t), self.schedule.at("sigma", t)
         correction: Tensor = self.estimator(features, code, (x_t - sigma * frozen) / signal, sigma)
-        # x_0' = x_0_hat + correction means c_t G = -signal / sigma * correction, and v_shift = -signal / c_t.
-        return self.schedule.at("v_shift", t) / sigma * correction
+        # x_0' = x_0_hat + correction means c_t G = -signal / sigma * correction.
+        return self.schedule.at("image_shift", t) / sigma * correction
 
     def cumulative_code(self, z: Tensor, t: Tensor, *, detach: bool = False) -> Tensor:
         """Return `z_bar_t` `(B, d)`: the code with every dimension of a later subset set to 0 (DiTi section 4.2).

@@ -79,9 +79,6 @@ def scheduler_betas(config: dict[str, Any]) -> Tensor:
         ) from error
 
 
-V_WEIGHT_CAP = 6.0  # as the bundled DM was trained; lower favours late time-steps
-
-
 class NoiseSchedule(nn.Module):
     """`alpha_bar_t` and what follows from it. Tables are computed in float64 and held in float32.
 
@@ -98,8 +95,7 @@ class NoiseSchedule(nn.Module):
     sigma: Tensor
     shift_coefficient: Tensor
     loss_weight: Tensor
-    v_shift: Tensor
-    v_weight: Tensor
+    image_shift: Tensor
 
     def __init__(self, betas: Tensor, prediction_type: str = "epsilon"):
         super().__init__()
@@ -115,18 +111,14 @@ class NoiseSchedule(nn.Module):
         # c_t, the mean shift of PDAE expressed on the noise, and w_t, its down-weighting of both ends.
         shift_coefficient = -torch.sqrt(1 - betas.double()) * (1 - previous) / torch.sqrt(1 - alpha_bar)
         loss_weight = snr**0.1 / (1 + snr)
-        # An estimator that corrects the DM's v (Salimans & Ho 2022) instead of its mean has outputs of one size at every
-        # time-step: c_t G = -sqrt(alpha_bar_t) v. c_0 = 0, so there G can correct nothing.
-        v_shift = torch.where(shift_coefficient < 0, -alpha_bar.sqrt() / shift_coefficient, 0.0)
-        # Errors of the noise to errors of v, capped as min-SNR caps them.
-        v_weight = (1 / (1 - alpha_bar)).clamp(max=V_WEIGHT_CAP) / snr
+        # G of a correction of x_0 in units of sigma: c_t G = -signal correction. c_0 = 0, so there G can correct nothing.
+        image_shift = torch.where(shift_coefficient < 0, -alpha_bar.sqrt() / shift_coefficient, 0.0)
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
         self.register_buffer("signal", alpha_bar.sqrt().float(), persistent=False)
         self.register_buffer("sigma", (1 - alpha_bar).sqrt().float(), persistent=False)
         self.register_buffer("shift_coefficient", shift_coefficient.float(), persistent=False)
         self.register_buffer("loss_weight", loss_weight.float(), persistent=False)
-        self.register_buffer("v_shift", v_shift.float(), persistent=False)
-        self.register_buffer("v_weight", v_weight.float(), persistent=False)
+        self.register_buffer("image_shift", image_shift.float(), persistent=False)
 
     def at(self, table: str, t: Tensor) -> Tensor:
         """Return a table's values at `t`, int `(B,)`, shaped `(B, 1, 1, 1)` to multiply images."""

@@ -17,7 +17,7 @@ def decoded_model(recipe=None):
     """A tiny model with a decoded estimator as it is before training."""
     model = random_model(recipe or tiny_recipe())
     torch.manual_seed(0)
-    config = replace(model.config, estimator="decoded", estimator_output="gradient")
+    config = replace(model.config, estimator="decoded")
     return DiTi(config, model.dm, model.encoder, build_estimator(config, model.dm, warm_start=True))
 
 

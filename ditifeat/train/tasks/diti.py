@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ditifeat.errors import RecipeError
-from ditifeat.model.config import DMReference, EstimatorKind, EstimatorOutput
+from ditifeat.model.config import DMReference, EstimatorKind
 from ditifeat.model.decoded import DecodedEstimator
 from ditifeat.model.diffusion import DiffusionModel
 from ditifeat.model.diti import WEIGHTINGS, Detach, DiTi, build_estimator
@@ -51,7 +51,6 @@ class DiTiRecipe(MethodRecipe):
         encoder_begin: the share of the run, 0..1, after which the encoder learns; the estimator alone does before.
         estimator: "published" (PDAE's half U-Net) or "decoded" (`ditifeat.model.decoded.DecodedEstimator`).
         decoder_lr: the learning rate of a decoded estimator's `D` as a share of the optimiser's.
-        output: what the estimator's network gives, G itself or a correction of the DM's v (`ModelConfig`).
         weighting: of the time-steps' losses, one of `model.diti.WEIGHTINGS`.
 
     Raises:
@@ -66,7 +65,6 @@ class DiTiRecipe(MethodRecipe):
     encoder_begin: float = 0.0
     estimator: EstimatorKind = "published"
     decoder_lr: float = 0.1
-    output: EstimatorOutput = "gradient"
     weighting: str = "published"
 
     def __post_init__(self) -> None:
@@ -75,10 +73,8 @@ class DiTiRecipe(MethodRecipe):
                 raise RecipeError(f"diti: {key} = {getattr(self, key)} is not within 0..100")
         if not 0 <= self.encoder_begin <= 1:
             raise RecipeError(f"diti: encoder_begin = {self.encoder_begin} is not within 0..1")
-        if self.estimator == "decoded" and (self.output != "gradient" or not self.warm_start):
-            raise RecipeError(
-                "diti: a decoded estimator is always warm-started and has no other output; give warm_start: true"
-            )
+        if self.estimator == "decoded" and not self.warm_start:
+            raise RecipeError("diti: a decoded estimator is always warm-started; give warm_start: true")
         if self.weighting not in WEIGHTINGS:
             raise RecipeError(f"diti: weighting = {self.weighting!r} is not one of {', '.join(WEIGHTINGS)}")
 
@@ -113,9 +109,7 @@ def _check_down_path(settings: Settings, unet: UNetSpec) -> None:
 def build_diti(recipe: Recipe, dm: DiffusionModel, reference: DMReference) -> DiTi:
     """Return the untrained model of a recipe over a DM, its weights drawn from the recipe's seed."""
     section = cast(DiTiRecipe, recipe.section)
-    config = model_config(
-        recipe, method="diti", dm=reference, estimator=section.estimator, estimator_output=section.output
-    )
+    config = model_config(recipe, method="diti", dm=reference, estimator=section.estimator)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         encoder = build_encoder(config.encoder, recipe.image.size, config.latent_dim)
