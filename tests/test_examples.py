@@ -48,6 +48,7 @@ CASES = [
         "range_swaps.png: 2 pairs of faces",
         ["range_swaps.png"],
     ),
+    ("specialisation.py", "{data} --model {tiny} --count 4", "error left of 4 images; columns: ", []),
     ("half_precision.py", "{tiny} half", "half: ", ["half/model.safetensors", "half/estimator.safetensors"]),
     (
         "classify_folders.py",
