@@ -143,7 +143,7 @@ def method_name(encoder: Encoder) -> str:
 
     >>> from ditifeat.benchmark.benchmark import method_name
     >>> method_name(encoder)
-    'celeba64-mini (49152 images)'
+    'celeba64-mini (105024 images)'
     """
     images = _cost(encoder).get("images")
     return f"{encoder.config.name} ({images} images)" if images else encoder.config.name

@@ -209,7 +209,7 @@ def with_overrides(
 
     >>> from ditifeat.train.recipe import with_overrides
     >>> with_overrides("images64", images=96000).section.optimiser.steps
-    3000
+    1500
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if dm is not None:

@@ -63,7 +63,7 @@ def test_on_is_still_true_elsewhere(tmp_path):
 def test_numbers_as_people_write_them(tmp_path, written, lr, images):
     text = (FOLDER / "images64.yaml").read_text()
     path = tmp_path / "mine.yaml"
-    path.write_text(text.replace("lr: 4.0e-4", f"lr: {written}").replace("images: 48000", f"images: {images}"))
+    path.write_text(text.replace("images: 64000, batch: 64, lr: 5.0e-4", f"images: {images}, batch: 64, lr: {written}"))
     optimiser = load_recipe(path).section.optimiser
     assert (optimiser.lr, optimiser.images) == (lr, 1_000_000) and isinstance(optimiser.images, int)
 
@@ -73,7 +73,7 @@ def test_numbers_as_people_write_them(tmp_path, written, lr, images):
     [
         (lambda r: r.update(trick=True), "unknown key trick"),
         (lambda r: r["diti"].update(detach="maybe"), "off, on, both"),
-        (lambda r: r["diti"].update(weighting="heavy"), "published, v, relative"),
+        (lambda r: r["diti"].update(weighting="heavy"), "published, relative"),
         (lambda r: r.update(encoder="resnet9000"), "resnet9000"),
         (lambda r: r["dm"].pop("unet"), "either `pretrained`"),
         (lambda r: r["dm"].pop("optimiser"), "no optimiser"),
