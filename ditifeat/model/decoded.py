@@ -91,7 +91,7 @@ class DecodedEstimator(nn.Module):
     """A correction of the frozen DM's `x_0_hat` under a code: `gate_t (D(z_bar) - x_0_hat) + sigma_t U(features, z_bar)`.
 
     `U` is the published half U-Net, which here reads features to which a pyramid of convolutions has added what `D(z_bar)` and
-    `x_0_hat` show. All of it is 0 before training, so that the model begins as the frozen DM.
+    `x_0_hat` show. All of it is 0 before training, so that the model is initialised as the frozen DM.
 
     Args:
         unet: the frozen DM's U-Net, copied and not changed.

@@ -80,8 +80,8 @@ def _by_ratio(late: Tensor, early: Tensor) -> Tensor:
     variances, axes = torch.linalg.eigh(early)
     variances = variances.clamp(min=0)
     # All zero: nothing explains the earlier range, and the ratio orders by the later one alone.
-    floor = EARLIER_SHARE * variances.mean() if variances.any() else 1.0
-    scaled = axes / (variances + floor).sqrt()
+    least = EARLIER_SHARE * variances.mean() if variances.any() else 1.0
+    scaled = axes / (variances + least).sqrt()
     vectors = scaled @ torch.linalg.eigh(scaled.T @ late @ scaled)[1].flip(1)
     basis: Tensor = torch.linalg.qr(vectors)[0]
     return basis

@@ -31,9 +31,9 @@ def accelerator() -> Accelerator:
 
 
 def asked_precision() -> str | None:
-    """Return the precision that accelerate was told to use, "float32", "bf16", "fp16" or "fp8"; None where it was not told.
+    """Return the precision that accelerate was asked for, "float32", "bf16", "fp16" or "fp8"; None where it was not asked.
 
-    `accelerate launch` always tells it, by `--mixed-precision`; elsewhere the variable ACCELERATE_MIXED_PRECISION may.
+    `accelerate launch` always asks for one, by `--mixed-precision`; elsewhere the variable ACCELERATE_MIXED_PRECISION may.
     """
     if "ACCELERATE_MIXED_PRECISION" not in os.environ:
         return None

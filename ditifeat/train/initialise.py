@@ -139,7 +139,7 @@ def initialise_error_predictive(
     encoder, partition = model.encoder, model.partition
     inputs, mean = _inputs(encoder, images)
     variances, components = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
-    # The rest varies by 1e-4 of all, and the cost of eigenproblems is cubic.
+    # The others hardly vary, and the cost of eigenproblems is cubic.
     leading = slice(-COMPONENTS_PER_CODE * partition.d, None)
     white = (components / (variances + ERROR_RIDGE * variances.mean()).sqrt())[:, leading]
     ranges = [_time_steps(partition, lo, hi) for lo, hi in partition.ranges]
