@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from io import BytesIO
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,9 @@ import numpy as np
 from PIL import (  # noqa: F401
     AvifImagePlugin,
     BmpImagePlugin,
+    ExifTags,
     GifImagePlugin,
     Image,
-    ImageOps,
     JpegImagePlugin,
     MpoImagePlugin,
     PngImagePlugin,
@@ -52,6 +52,36 @@ MAX_PIXELS = 89_478_485  # where Pillow itself begins to warn of a decompression
 
 MAX_BYTES = 2**30  # more than MAX_PIXELS of 16-bit RGBA
 
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF's orientation
+
+FROM_RIGHT, FROM_BOTTOM = (2, 3, 6, 7), (3, 4, 7, 8)  # orientations whose first column or row is turned to be the last
+
+# By how much an image of a width and height may be reduced while it is decoded: 1, 2, 4 or 8.
+Reduction = Callable[[int, int], int]
+
+REDUCED = "ditifeat_reduced"  # in an image's `info`: what `Reduced` holds
+
+
+class Reduced(NamedTuple):
+    """Where in a reduced image the whole lies: pixel (x, y) of the whole is at (left + x / scale, top + y / scale).
+
+    The last column or row of a reduced image may stand for a part of a pixel; turned upright, it may come first.
+    """
+
+    left: float
+    top: float
+    scale: int
+    width: int
+    height: int
+
 
 def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     """Convert any Pillow image to upright 8-bit sRGB; alpha is composited on white, 16-bit grey scaled to 8.
@@ -70,6 +100,15 @@ def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     (255, 255, 255)
     """
     _check_pixels(*image.size)
+    image.load()
+    converted = _to_rgb(image, name)
+    converted = image.copy() if converted is image else converted
+    converted.info = {}  # its orientation and colour profile are those of the file
+    return converted
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """`to_rgb` of a loaded image, or the image itself where nothing is to be changed."""
     # 16-bit PGM files have mode I, with values up to 65535.
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
     if image.mode in ("I", "F") and not sixteen:
@@ -79,7 +118,9 @@ def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     if image.mode == "LAB":
         raise ImageDecodeError("the image has LAB pixels; save it as RGB")
     profile = image.info.get("icc_profile")
-    image = _upright(image, name)
+    orientation = _orientation(image, name)
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
     if sixteen:
         # convert("RGB") would clip to 255; 257 = 65535 / 255.
         image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
@@ -91,11 +132,19 @@ def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
         image = to_srgb(image, profile, name)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def decode(source: str | os.PathLike[str] | bytes | Image.Image, name: str) -> Image.Image:
+def decode(
+    source: str | os.PathLike[str] | bytes | Image.Image, name: str, reduction: Reduction | None = None
+) -> Image.Image:
     """Decode an image file, its bytes, or a Pillow image to upright 8-bit sRGB; of an animation the first frame.
+
+    Args:
+        source: a path, bytes, or an image, which stays as it is.
+        name: for messages.
+        reduction: by how much a JPEG may be reduced while it is decoded, which saves most of the time. `Preprocessing` knows,
+            and finds in the image's `info` what it needs to cut as if the image were whole. Other files are not reduced.
 
     Raises:
         ImageDecodeError: for an image that is damaged, of another kind, too large or (MissingImageError) not there.
@@ -109,7 +158,34 @@ def decode(source: str | os.PathLike[str] | bytes | Image.Image, name: str) -> I
         return _decode_image(source, name)
     data = source if isinstance(source, bytes) else _read(source, name)
     with _decoding(name), _open(BytesIO(data)) as image:
-        return to_rgb(image, name)
+        _check_pixels(*image.size)
+        whole = image.size
+        if reduction is not None and image.format in ("JPEG", "MPO"):
+            _reduce(image, reduction, name)
+        image.load()
+        reduced = None if image.size == whole else _reduced(image, whole, name)
+        converted = _to_rgb(image, name)
+        converted.info = {REDUCED: reduced}
+        return converted
+
+
+def _reduce(image: Image.Image, reduction: Reduction, name: str) -> None:
+    """Let Pillow decode a JPEG smaller, by what its decoder does in the frequency domain."""
+    width, height = image.size
+    turned = _orientation(image, name) >= 5
+    scale = reduction(height, width) if turned else reduction(width, height)
+    if scale > 1:
+        image.draft(None, (width // scale, height // scale))
+
+
+def _reduced(image: Image.Image, whole: tuple[int, int], name: str) -> Reduced:
+    scale = next(s for s in (2, 4, 8) if image.size == (-(-whole[0] // s), -(-whole[1] // s)))
+    rest = [side - long / scale for side, long in zip(image.size, whole, strict=True)]
+    orientation = _orientation(image, name)
+    if orientation >= 5:
+        rest, whole = rest[::-1], whole[::-1]
+    left, top = rest[0] * (orientation in FROM_RIGHT), rest[1] * (orientation in FROM_BOTTOM)
+    return Reduced(left, top, scale, *whole)
 
 
 def _decode_image(image: Image.Image, name: str) -> Image.Image:
@@ -185,14 +261,14 @@ def _is_heic(file: IO[bytes]) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS and b"avif" not in head
 
 
-def _upright(image: Image.Image, name: str) -> Image.Image:
-    """A copy, turned as its EXIF says; damaged EXIF is ignored, and logged."""
-    image.load()
+def _orientation(image: Image.Image, name: str) -> int:
+    """1 to 8, as EXIF has it; damaged EXIF is ignored, and logged."""
     try:
-        return ImageOps.exif_transpose(image)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception as error:  # SyntaxError, struct.error, ...
         logger.warning("%s: its damaged EXIF is ignored (%s)", name, error)
-        return image.copy()
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _check_pixels(width: int, height: int) -> None:

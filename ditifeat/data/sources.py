@@ -10,20 +10,26 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from ditifeat.data.arrays import array_to_image, tensor_to_image
-from ditifeat.data.decode import decode
+from ditifeat.data.decode import Reduction, decode
 from ditifeat.data.folders import is_tar, list_folder, read_tar
 from ditifeat.errors import DitifeatError, InputError, MissingImageError
 
 logger = logging.getLogger(__name__)
 
-# A source is an image's name and a function that reads it, so that files can be decoded in a thread.
-Reader = Callable[[], Image.Image]
+
+class Reader(Protocol):
+    """Reads an image, at any time and in any thread; a JPEG may be reduced, see `decode`."""
+
+    def __call__(self, reduction: Reduction | None = None) -> Image.Image: ...
+
+
+# An image's name, and what reads it.
 Source = tuple[str, Reader]
 
 THE_IMAGE = "the image"
@@ -109,9 +115,9 @@ def _unique(name: str, seen: Counter[str]) -> str:
         name = f"{name}#{seen[name]}"
 
 
-def _read_unnamed(index: int, read: Reader) -> Image.Image:
+def _read_unnamed(index: int, read: Reader, reduction: Reduction | None = None) -> Image.Image:
     try:
-        return read()
+        return read(reduction)
     except DitifeatError as error:
         raise type(error)(f"{index}: {error}") from error
 
@@ -200,14 +206,14 @@ def _is_tensor(images: Any) -> bool:
     return torch is not None and isinstance(images, torch.Tensor)
 
 
-def _taken(read: Reader) -> Reader:
+def _taken(read: Callable[[], Image.Image]) -> Reader:
     """Read now, in the caller's thread: the object may change when its owner goes on."""
     try:
         image = read()
     except DitifeatError as error:
         return partial(_fail, error)
-    return lambda: image
+    return lambda reduction=None: image
 
 
-def _fail(error: DitifeatError) -> Image.Image:
+def _fail(error: DitifeatError, reduction: Reduction | None = None) -> Image.Image:
     raise error
