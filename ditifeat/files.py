@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -62,6 +63,31 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         _WRITING.discard(partial.name)
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Have a new folder filled beside `folder`, and give it that name at the end, in place of what was there.
+
+    If filling fails, the old one stays. A kill in the instant between two renamings leaves the old one as `.NAME.old`.
+
+    Raises:
+        WriteError: if it cannot be made or renamed.
+    """
+    fresh, old = (folder.with_name(f".{folder.name}.{word}") for word in (f"{os.getpid()}.partial", "old"))
+    try:
+        fresh.mkdir(parents=True)
+        yield fresh
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(folder, old)
+        os.replace(fresh, folder)
+        _sync(folder.parent)
+    except OSError as error:
+        raise error if isinstance(error, DitifeatError) else _write_error(folder, error) from error
+    finally:
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def check_writable(path: Path) -> None:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zipfile import is_zipfile
 
 import numpy as np
 import torch
 
-from ditifeat.errors import InputError, MissingDependencyError, MissingInputError
-from ditifeat.files import atomic_write, read_tensors, write_tensors
+from ditifeat.analysis.shards import SUFFIX, Rows, iterate_rows, read_folder, read_header, write_folder
+from ditifeat.analysis.storage import Content, read_file, write_file
+from ditifeat.errors import InputError, MissingDependencyError
 from ditifeat.model.partition import TimeStepPartition
-from ditifeat.schema import from_dict, integer
+from ditifeat.schema import boolean, from_dict, integer
 
 if TYPE_CHECKING:
     import pandas
+
+
+FORMAT_VERSION = 1
+
+SKIPPED = "could not be decoded"  # where the reason is not known any more
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,62 +218,83 @@ class Features:
         index = pandas.Index(self.names, name="name")
         return pandas.DataFrame(np.atleast_2d(self.array), index=index, columns=column_names(self.partition))
 
+    @property
+    def header(self) -> dict[str, Any]:
+        """What every file of features says of them, beside names and values; plain JSON."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "model": self.model,
+            "weights": self.weights,
+            "preprocessing": self.preprocessing,
+            "flip_average": bool(self.flip_average),
+            "partition": json.loads(json.dumps(asdict(self.partition))),  # tuples become lists, as they are read
+        }
+
     def save(self, path: str | Path) -> None:
-        """Write `.npz` or `.safetensors`, atomically.
+        """Write `.npz`, `.safetensors`, `.npy` (beside it a `.npy.json`), or a folder `NAME.parquet`, atomically.
 
         Raises:
             InputError: for another suffix.
+            MissingDependencyError: for Parquet without pyarrow.
 
         >>> features.save("features.npz")
         >>> ditifeat.Features.load("features.npz").weights == encoder.weights
         True
         """
         path = Path(path)
-        about = {
-            "model": self.model,
-            "weights": self.weights,
-            "preprocessing": self.preprocessing,
-            "flip_average": json.dumps(bool(self.flip_average)),
-            "partition": json.dumps(asdict(self.partition)),
-            "names": json.dumps(self.names),
-            "skipped": json.dumps(self.skipped),
-        }
-        if path.suffix == ".npz":
-            atomic_write(path, lambda partial: _save_npz(partial, self.array, about))
-        elif path.suffix == ".safetensors":
-            write_tensors(path, {"features": torch.from_numpy(np.array(self.array))}, about)
+        if path.suffix == SUFFIX:
+            rows = Rows(list(self.names), np.atleast_2d(self.array), [None] * len(self.names))
+            lost = len(self.skipped)
+            missing = Rows(list(self.skipped), np.full((lost, self.partition.d), np.nan, np.float32), [SKIPPED] * lost)
+            write_folder(path, [rows, missing] if lost else [rows], self.header)
         else:
-            raise InputError(f"{path}: features are saved as .npz or .safetensors")
+            about = {**self.header, "names": self.names, "skipped": self.skipped}
+            write_file(path, Content(self.array.shape, np.dtype(np.float32), [self.array], about))
 
     @staticmethod
     def load(path: str | Path) -> Features:
-        """Read what `save` wrote; nothing in the file can run.
+        """Read what `save` or `encode(..., out=path)` wrote; nothing in the file can run.
+
+        A `.npy` is a read-only memory map. Parquet's rows with an error are left out, and named in `skipped`.
 
         Raises:
             MissingInputError: if there is no such file.
-            InputError, ModelError: if it does not hold features.
+            InputError, ModelError: if it does not hold features, or the run that writes it is not finished.
+
+        >>> features.save("faces.npy")
+        >>> ditifeat.Features.load("faces.npy")[:2].names
+        ('0.png', '1.png')
         """
         path = Path(path)
-        if not path.exists():
-            raise MissingInputError(f"{path}: there is no such file")
-        if path.suffix == ".safetensors":
-            tensors, about = read_tensors(path)
-            array = tensors.get("features", torch.empty(0)).numpy()
+        if path.suffix == SUFFIX:
+            names, array, skipped = read_folder(path)
+            return _from_header(path, array, names, skipped, read_header(path))
+        array, about = read_file(path)
+        return _from_header(path, array, about.pop("names", None), about.pop("skipped", None), about)
+
+    @staticmethod
+    def iterate(path: str | Path, count: int = 8192) -> Iterator[Features]:
+        """Read saved features in pieces of up to `count` rows; of Parquet and `.npy` no more than that is in memory.
+
+        Raises:
+            MissingInputError, InputError, ModelError: as `load`.
+
+        >>> features.save("faces.npy")
+        >>> [part.names[0] for part in ditifeat.Features.iterate("faces.npy", 5)]
+        ['0.png', '5.png']
+        """
+        path, count = Path(path), integer("count", count, 1)
+        if path.suffix == SUFFIX:
+            header = read_header(path)
+            for rows in iterate_rows(path, count):
+                names, array = rows.fine()
+                skipped = [name for name, error in zip(rows.names, rows.errors, strict=True) if error is not None]
+                yield _from_header(path, array.astype(np.float32, copy=False), names, skipped, header)
         else:
-            array, about = _load_npz(path)
-        try:
-            return Features(
-                array,
-                tuple(json.loads(about["names"])),
-                from_dict(TimeStepPartition, json.loads(about["partition"])),
-                about["model"],
-                about["weights"],
-                about["preprocessing"],
-                {"true": True, "false": False}[about["flip_average"]],
-                tuple(json.loads(about["skipped"])),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: does not hold features ({error}); make it again with encode") from error
+            features = Features.load(path)
+            for start in range(0, len(features.names), count):
+                part = features[start : start + count] if features.ndim == 2 else features
+                yield replace(part, skipped=features.skipped if start == 0 else ())
 
 
 class Origin(NamedTuple):
@@ -341,16 +367,20 @@ def column_names(partition: TimeStepPartition) -> list[str]:
     return [f"s{s:02d}_d{d:03d}" for d, s in enumerate(partition.subset_of_dim)]
 
 
-def _save_npz(path: Path, array: np.ndarray, about: dict[str, str]) -> None:
-    with path.open("wb") as file:
-        np.savez(file, features=array, about=np.array(json.dumps(about)))
-
-
-def _load_npz(path: Path) -> tuple[np.ndarray, dict[str, str]]:
-    if not is_zipfile(path):  # numpy would advise to unpickle it, which is no fix and unsafe
-        raise InputError(f"{path}: is no .npz file of features; make one with encode")
+def _from_header(path: Path, array: np.ndarray, names: Any, skipped: Any, header: dict[str, Any]) -> Features:
+    """Features of what a file holds; its header is a stranger's."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return data["features"], json.loads(str(data["about"]))
-    except Exception as error:  # a damaged zip raises whatever its bytes lead to
-        raise InputError(f"{path}: cannot be read as features ({error}); make it again with encode") from error
+        if header["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format_version {header['format_version']!r}, not {FORMAT_VERSION}")
+        return Features(
+            array if array.dtype == np.float32 else array.astype(np.float32),
+            tuple(names),
+            from_dict(TimeStepPartition, header["partition"]),
+            header["model"],
+            header["weights"],
+            header["preprocessing"],
+            boolean("flip_average", header["flip_average"]),
+            tuple(skipped),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: does not hold features ({error}); make it again with encode") from error

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ditifeat import Features, InputError, ModelError, TimeStepPartition
+from ditifeat.files import read_tensors
 from tests.conftest import without_package
 
 ORIGIN = {
@@ -83,18 +84,50 @@ def test_equality_and_hash_are_the_object_s(features):
     assert features == features and features != replace(features) and len({features, replace(features)}) == 2
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def beside(path):
+    """What a save to `path` leaves in its folder."""
+    return {path.name, path.name + ".json"} if path.suffix == ".npy" else {path.name}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".npy", ".parquet"])
 def test_saved_and_loaded_is_the_same(features, tmp_path, suffix):
     path = tmp_path / f"x{suffix}"
     for part in (features, Features(features.array[0], features.names[:1], features.partition), features[:0]):
         part.save(path)
         loaded = Features.load(path)
-        assert np.array_equal(loaded.array, part.array) and loaded.dtype == np.float32
+        expected = np.atleast_2d(part.array) if suffix == ".parquet" else part.array
+        assert np.array_equal(loaded.array, expected) and loaded.dtype == np.float32
         assert (loaded.names, loaded.partition) == (part.names, part.partition) and origin(loaded) == origin(part)
-        assert [p.name for p in tmp_path.iterdir()] == [path.name]
+        assert {p.name for p in tmp_path.iterdir()} == beside(path)
 
 
-@pytest.mark.parametrize("value", [None, "1", "True"])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".npy", ".parquet"])
+@pytest.mark.parametrize("count", [1, 3, 10, 100])
+def test_iterating_gives_the_same_rows(features, tmp_path, suffix, count):
+    features.save(tmp_path / f"x{suffix}")
+    parts = list(Features.iterate(tmp_path / f"x{suffix}", count))
+    assert all(len(part) <= count for part in parts) and all(part.origin == features.origin for part in parts)
+    assert np.array_equal(np.concatenate([part.array for part in parts]), features.array)
+    assert [name for part in parts for name in part.names] == list(features.names)
+    assert tuple(name for part in parts for name in part.skipped) == features.skipped
+
+
+def test_safetensors_are_read_by_their_own_library(features, tmp_path):
+    features.save(tmp_path / "x.safetensors")
+    tensors, metadata = read_tensors(tmp_path / "x.safetensors")
+    assert np.array_equal(tensors["features"].numpy(), features.array)
+    assert json.loads(metadata["ditifeat"])["model"] == features.model
+
+
+def test_a_npy_without_its_names_is_refused(features, tmp_path):
+    features.save(tmp_path / "x.npy")
+    assert isinstance(Features.load(tmp_path / "x.npy").array, np.memmap)
+    (tmp_path / "x.npy.json").unlink()
+    with pytest.raises(InputError, match=r"x\.npy\.json, which names its rows, is missing"):
+        Features.load(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("value", [None, "1", "True", 1])
 def test_files_that_do_not_say_whether_flips_were_averaged_are_refused(features, tmp_path, value):
     features.save(tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz") as data:
@@ -106,7 +139,7 @@ def test_files_that_do_not_say_whether_flips_were_averaged_are_refused(features,
 
 
 def test_files_that_are_no_features(features, tmp_path):
-    with pytest.raises(InputError, match="npz or"):
+    with pytest.raises(InputError, match=r"saved as \.npz"):
         features.save(tmp_path / "x.csv")
     for name in ("none.npz", "none.safetensors"):
         with pytest.raises(FileNotFoundError, match="no such file") as error:
@@ -150,7 +183,7 @@ def test_a_failed_save_leaves_the_old_file(features, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr(np, "savez", fail)
+    monkeypatch.setattr(np.lib.format, "write_array", fail)
     with pytest.raises(OSError, match="disk full"):
         features.save(path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["x.npz"]
