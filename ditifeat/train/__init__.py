@@ -19,6 +19,7 @@ def train(
     out: str | Path,
     *,
     dm: str | None = None,
+    initial: str | None = None,
     labels: Any = None,
     resume: bool = False,
     seed: int | None = None,
@@ -38,6 +39,8 @@ def train(
         out: folder of the run: `data/`, `dm-run/`, `dm/`, one named after the method (`diti-run/`) and, at the end, the
             model folder `model/`.
         dm: a frozen DM in place of the recipe's: a diffusers folder or `org/name[@revision]` on the Hub.
+        initial: a trained DiTi or PDAE model, of the same networks, that is trained further over its own frozen DM: a folder, a
+            bundled name, or `org/name[@revision]`.
         labels: of the images, for the evaluation; as `ditifeat.probe` takes them.
         resume: go on from the newest checkpoint in `out`.
         seed: in place of the recipe's.
@@ -68,7 +71,11 @@ def train(
     from ditifeat.train.pipeline import run_recipe
     from ditifeat.train.recipe import with_overrides
 
-    changed = with_overrides(recipe, dm=dm, seed=seed, images=images)
+    if initial is not None and dm is None:
+        from ditifeat.train.initial_model import dm_of_model
+
+        dm = dm_of_model(initial)
+    changed = with_overrides(recipe, dm=dm, initial=initial, seed=seed, images=images)
     return run_recipe(
         changed, Path(data), Path(out), labels, crop=crop, resume=resume, progress=progress, compile=compile
     )

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ditifeat.analysis.metrics import effective_rank
 from ditifeat.data.drawing import grid, save_image, to_pixels
 from ditifeat.errors import ModelError, RecipeError
 from ditifeat.files import read_tensors, select_prefix, write_tensors
@@ -56,6 +57,8 @@ CHECKPOINT_MINUTES = 4
 PREVIEWS, PREVIEW_STEPS = 10, 250  # at most per stage, and the least number of steps between two
 
 PREVIEWED = 8  # images per preview
+
+MEASURED = 1024  # images whose codes' effective rank is logged, with each preview
 
 LOGGED_STEPS = 50  # that a record of the log is the mean of
 
@@ -165,6 +168,7 @@ class Trainer:
         self.losses: Losses = self.wrapped
         self.effort: float | None = None  # seconds that an image takes at the peak of all devices, where that is known
         self.meter = Meter(task.num_time_steps, self.accelerator.gather)
+        self.measured: dict[str, float] = {}  # repeated in the log until the next preview
         if checkpoints:
             self._load(checkpoints[-1])
 
@@ -218,10 +222,13 @@ class Trainer:
         for _ in range(self.step, end):
             self._train_step()
             bar.update()
+            to_preview = self.step % preview_steps == 0 or self.step == end
+            if to_preview:
+                with self.meter.aside():
+                    self._measure()
             if self.step % LOGGED_STEPS == 0 or self.step == end:
                 self._log(bar)
             to_save = time.monotonic() - saved > 60 * CHECKPOINT_MINUTES and self.step < end
-            to_preview = self.step % preview_steps == 0 or self.step == end
             if (to_save or to_preview) and self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # the steps so far are not what takes time aside
             with self.meter.aside():
@@ -294,6 +301,7 @@ class Trainer:
         record["precision"], record["compiled"] = self.precision, bool(self.compile)
         record["device"] = device_name(self.device, self.accelerator.num_processes)
         record["networks"] = list(self.task.trained)
+        record |= self.measured
         record["parameters"] = sum(p.numel() for p in self.task.trained.parameters())
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(record) + "\n")
@@ -304,6 +312,13 @@ class Trainer:
 
     def _stop(self, reason: str) -> None:
         raise RecipeError(f"{self.out}: {reason}; lower lr, and resume from the last checkpoint")
+
+    @torch.no_grad()
+    def _measure(self) -> None:
+        if self.accelerator.is_main_process and "encoder" in self.average.networks:
+            parts = self.images.first(MEASURED).to(self.device).split(self.optimiser.batch)
+            codes = torch.cat([self.average.networks["encoder"](part) for part in parts])
+            self.measured = {"effective_rank": effective_rank(codes.cpu().numpy())}
 
     @torch.no_grad()
     def _preview(self) -> None:

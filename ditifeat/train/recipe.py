@@ -199,12 +199,17 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def with_overrides(
-    recipe: str | Path | Recipe, *, dm: str | None = None, seed: int | None = None, images: float | None = None
+    recipe: str | Path | Recipe,
+    *,
+    dm: str | None = None,
+    initial: str | None = None,
+    seed: int | None = None,
+    images: float | None = None,
 ) -> Recipe:
-    """Return a recipe with another frozen DM, seed or number of images seen.
+    """Return a recipe with another frozen DM, initial model, seed or number of images seen.
 
     Raises:
-        RecipeError: as `load_recipe`; or for a DM where the method freezes none.
+        RecipeError: as `load_recipe`; or for a DM where the method freezes none, or an initial model of another method.
         InputError: for a seed or a number of images that is no integer.
 
     >>> from ditifeat.train.recipe import with_overrides
@@ -216,6 +221,10 @@ def with_overrides(
         if recipe.dm is None:
             raise RecipeError(f"dm = {dm!r}: the method {recipe.method} has no frozen DM")
         recipe = replace(recipe, dm=replace(recipe.dm, unet=None, optimiser=None, pretrained=dm))
+    if initial is not None:
+        if not hasattr(recipe.section, "initial"):
+            raise RecipeError(f"initial = {initial!r}: the method {recipe.method} begins with no trained model")
+        recipe = replace(recipe, section=replace(recipe.section, initial=initial))  # type: ignore[call-arg]
     if seed is not None:
         recipe = replace(recipe, seed=integer("seed", seed))
     if images is not None:

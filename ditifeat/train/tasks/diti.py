@@ -16,6 +16,7 @@ from ditifeat.model.diffusion import DiffusionModel
 from ditifeat.model.diti import WEIGHTINGS, Detach, DiTi, build_estimator
 from ditifeat.model.encoders import EncoderSpec, build_encoder
 from ditifeat.train.data import TrainingImages
+from ditifeat.train.initial_model import initialise_from_model
 from ditifeat.train.initialise import (
     INITIALISATION_IMAGES,
     Autocast,
@@ -52,6 +53,8 @@ class DiTiRecipe(MethodRecipe):
         estimator: "published" (PDAE's half U-Net) or "decoded" (`ditifeat.model.decoded.DecodedEstimator`).
         decoder_lr: the learning rate of a decoded estimator's `D` as a share of the optimiser's.
         weighting: of the time-steps' losses, one of `model.diti.WEIGHTINGS`.
+        initial: a trained model whose encoder and estimator are the initial ones, in place of all initialisation: a folder, a
+            bundled name or a name on the Hub, of a recipe with the same networks. Its DM should be the run's.
 
     Raises:
         RecipeError: for a value out of its range.
@@ -66,6 +69,7 @@ class DiTiRecipe(MethodRecipe):
     estimator: EstimatorKind = "published"
     decoder_lr: float = 0.1
     weighting: str = "published"
+    initial: str | None = None
 
     def __post_init__(self) -> None:
         for key in ("encoder_lr", "decoder_lr"):
@@ -141,6 +145,9 @@ class DiTiTask(Task):
 
     def initialise(self, images: TrainingImages, autocast: Autocast = nullcontext) -> None:
         model, encoder = self.model, self.model.encoder
+        if self.recipe.initial is not None:
+            initialise_from_model(model, self.recipe.initial)
+            return
         if self.recipe.encoder_from_dm:
             initialise_from_dm(encoder, model.config.encoder, model.dm)
         if self.recipe.codes == "random":
