@@ -39,8 +39,8 @@ def train(
         out: folder of the run: `data/`, `dm-run/`, `dm/`, one named after the method (`diti-run/`) and, at the end, the
             model folder `model/`.
         dm: a frozen DM in place of the recipe's: a diffusers folder or `org/name[@revision]` on the Hub.
-        initial: a trained DiTi or PDAE model, of the same networks, that is trained further over its own frozen DM: a folder, a
-            bundled name, or `org/name[@revision]`.
+        initial: a trained model to begin from: a folder, a bundled name, or `org/name[@revision]`. DiTi and PDAE train its
+            encoder and estimator further over its frozen DM, Diff-AE its encoder and DM, contrastive methods its encoder.
         labels: of the images, for the evaluation; as `ditifeat.probe` takes them.
         resume: go on from the newest checkpoint in `out`.
         seed: in place of the recipe's.
@@ -69,13 +69,14 @@ def train(
 
     require("accelerate", "train")
     from ditifeat.train.pipeline import run_recipe
-    from ditifeat.train.recipe import with_overrides
+    from ditifeat.train.recipe import Recipe, load_recipe, with_overrides
 
-    if initial is not None and dm is None:
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if initial is not None and dm is None and loaded.method == "diti":
         from ditifeat.train.initial_model import dm_of_model
 
         dm = dm_of_model(initial)
-    changed = with_overrides(recipe, dm=dm, initial=initial, seed=seed, images=images)
+    changed = with_overrides(loaded, dm=dm, initial=initial, seed=seed, images=images)
     return run_recipe(
         changed, Path(data), Path(out), labels, crop=crop, resume=resume, progress=progress, compile=compile
     )

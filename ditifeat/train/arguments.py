@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="a folder or .tar of images")
     parser.add_argument("--out", required=True, help="folder of the run; the model will be in OUT/model")
     parser.add_argument("--dm", help="a frozen DM to use: a diffusers folder or org/name[@revision]")
-    parser.add_argument("--initial", help="a trained model to train further, over its DM: a name, a folder or org/name")
+    parser.add_argument("--initial", help="a trained model to begin from: a name, a folder or org/name")
     parser.add_argument("--labels", help="of the images, for the evaluation; as probe takes them")
     parser.add_argument("--seed", type=int, help="in place of the recipe's")
     parser.add_argument("--images", type=float, help="images that the method sees, in place of the recipe's number")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Hashable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,13 @@ class MethodRecipe:
 
     Attributes:
         optimiser: how long and how fast the method's networks learn.
+        initial: a trained model to begin from, in place of all initialisation: a folder, a bundled name or a name on the Hub.
+            DiTi and PDAE take its encoder and estimator, Diff-AE its encoder and its frozen DM's weights, contrastive methods
+            its encoder.
     """
 
     optimiser: Optimiser
+    initial: str | None = field(default=None, kw_only=True)
 
     def check(self, settings: Settings) -> None:
         """Refuse, with a RecipeError, what the rest of the recipe lacks for this method."""
@@ -209,7 +213,7 @@ def with_overrides(
     """Return a recipe with another frozen DM, initial model, seed or number of images seen.
 
     Raises:
-        RecipeError: as `load_recipe`; or for a DM where the method freezes none, or an initial model of another method.
+        RecipeError: as `load_recipe`; or for a DM where the method freezes none.
         InputError: for a seed or a number of images that is no integer.
 
     >>> from ditifeat.train.recipe import with_overrides
@@ -222,9 +226,7 @@ def with_overrides(
             raise RecipeError(f"dm = {dm!r}: the method {recipe.method} has no frozen DM")
         recipe = replace(recipe, dm=replace(recipe.dm, unet=None, optimiser=None, pretrained=dm))
     if initial is not None:
-        if not hasattr(recipe.section, "initial"):
-            raise RecipeError(f"initial = {initial!r}: the method {recipe.method} begins with no trained model")
-        recipe = replace(recipe, section=replace(recipe.section, initial=initial))  # type: ignore[call-arg]
+        recipe = replace(recipe, section=replace(recipe.section, initial=initial))
     if seed is not None:
         recipe = replace(recipe, seed=integer("seed", seed))
     if images is not None:

@@ -49,6 +49,8 @@ class Run:
             "seed": self.recipe.seed,
             "training_images": len(self.images),
         }
+        if self.recipe.section.initial is not None:
+            summary["initial"] = self.recipe.section.initial
         for stage in ("dm", self.recipe.method):
             cost = _cost(self.stage_folder(stage) / "log.jsonl")
             summary |= {f"{stage}_{key}": value for key, value in cost.items()}

@@ -3,15 +3,18 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 import ditifeat
 from ditifeat import RecipeError
 from ditifeat.model.diti import DiTi
+from ditifeat.model.encoders import EncoderSpec
 from ditifeat.train import train
 from ditifeat.train.initial_model import dm_of_model, initialise_from_model
-from ditifeat.train.recipe import load_recipe, with_overrides
-from tests.conftest import make_image, random_model, tiny_recipe
-from tests.train.conftest import assert_equal_weights, read_log, write_recipe
+from ditifeat.train.recipe import load_recipe
+from ditifeat.train.tasks import task_class
+from tests.conftest import make_image, method_recipe, random_model, tiny_recipe
+from tests.train.conftest import assert_equal_weights, make_run, read_log, training_images, write_recipe
 
 
 @pytest.fixture
@@ -50,7 +53,26 @@ def test_other_networks_and_another_dm_are_refused(saved):
         initialise_from_model(unlike, str(folder))
 
 
-def test_only_diti_begins_with_a_model():
-    with pytest.raises(RecipeError, match="contrastive"):
-        with_overrides("celeba64-mini-simclr", initial="celeba64-mini")
+@pytest.mark.parametrize("method", ["diffae", "simclr"])
+def test_compared_methods_begin_with_the_same_encoder(saved, method):
+    model, folder = saved
+    recipe = method_recipe(method)
+    encoder = tiny_recipe().encoder
+    recipe = replace(recipe, encoder=encoder, section=replace(recipe.section, initial=str(folder)))
+    task = task_class(recipe.method).build(make_run(None, recipe), recipe.section)
+    task.initialise(training_images())
+    assert_equal_weights(task.trained["encoder"], model.encoder)
+    if method == "diffae":
+        assert torch.equal(task.model.unet.unet.conv_in.weight, model.dm.unet.conv_in.weight)
+
+
+def test_an_encoder_of_another_kind_is_refused(saved):
+    recipe = method_recipe("simclr")
+    recipe = replace(recipe, encoder=EncoderSpec((32, 32)), section=replace(recipe.section, initial=str(saved[1])))
+    task = task_class(recipe.method).build(make_run(None, recipe), recipe.section)
+    with pytest.raises(RecipeError, match="whose encoder differ"):
+        task.initialise(training_images())
+
+
+def test_the_frozen_dm_of_a_model():
     assert dm_of_model("celeba64-mini").endswith("celeba64-mini/dm")

@@ -16,6 +16,7 @@ from ditifeat.model.encoders import EncoderNetwork, build_encoder
 from ditifeat.train.augment import DRAWS, augment
 from ditifeat.train.data import TrainingImages
 from ditifeat.train.engine import gather, own_share
+from ditifeat.train.initial_model import initialise_from_encoder
 from ditifeat.train.initialise import INITIALISATION_IMAGES, Autocast, initialise_whitened
 from ditifeat.train.loop import Task
 from ditifeat.train.losses import nt_xent, simsiam
@@ -87,8 +88,10 @@ class ContrastiveTask(Task):
         return cls(config, random_encoder(run.recipe), section, run.recipe.seed)
 
     def initialise(self, images: TrainingImages, autocast: Autocast = nullcontext) -> None:
-        if self.recipe.whiten:
-            encoder = cast(EncoderNetwork, self.trained["encoder"])
+        encoder = cast(EncoderNetwork, self.trained["encoder"])
+        if self.recipe.initial is not None:
+            initialise_from_encoder(encoder, self.config, self.recipe.initial)
+        elif self.recipe.whiten:
             initialise_whitened(encoder, images.first(INITIALISATION_IMAGES))
 
     def forward(self, images: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:

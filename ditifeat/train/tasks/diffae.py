@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,9 @@ from ditifeat.errors import RecipeError
 from ditifeat.model.diffae import DiffAE
 from ditifeat.model.encoders import build_encoder
 from ditifeat.model.estimator import ConditionalUNet
+from ditifeat.train.data import TrainingImages
+from ditifeat.train.initial_model import load_trained
+from ditifeat.train.initialise import Autocast
 from ditifeat.train.loop import Task
 from ditifeat.train.losses import denoising
 from ditifeat.train.recipe import MethodRecipe, Recipe, Settings, model_config
@@ -45,9 +49,9 @@ class DiffAETask(Task):
 
     section = DiffAERecipe
 
-    def __init__(self, model: DiffAE, dm: DMRecipe):
+    def __init__(self, model: DiffAE, dm: DMRecipe, initial: str | None = None):
         super().__init__()
-        self.model, self.dm = model, dm
+        self.model, self.dm, self.initial = model, dm, initial
         self.trained = nn.ModuleDict({"encoder": model.encoder, "unet": model.unet})
         self.num_time_steps = model.schedule.num_time_steps
         self.noise_shape = model.noise_shape
@@ -56,7 +60,18 @@ class DiffAETask(Task):
     def build(cls, run: Run, section: DiffAERecipe) -> DiffAETask:
         if run.recipe.dm is None:
             raise RecipeError("missing key dm")
-        return cls(build_diffae(run.recipe), run.recipe.dm)
+        return cls(build_diffae(run.recipe), run.recipe.dm, section.initial)
+
+    def initialise(self, images: TrainingImages, autocast: Autocast = nullcontext) -> None:
+        if self.initial is None:
+            return
+        trained = load_trained(self.initial, self.model.config, ("encoder", "latent_dim", "codec"))
+        self.model.encoder.load_state_dict(trained.encoder.state_dict())
+        unet = ConditionalUNet(trained.dm.unet, self.model.config.latent_dim).unet
+        try:
+            self.model.unet.unet.load_state_dict(unet.state_dict())
+        except RuntimeError as error:
+            raise RecipeError(f"initial = {self.initial!r}: its DM is not of the recipe's U-Net ({error})") from error
 
     def forward(self, images: Tensor, t: Tensor, noise: Tensor) -> dict[str, Tensor]:
         schedule = self.model.schedule

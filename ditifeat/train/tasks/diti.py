@@ -53,8 +53,6 @@ class DiTiRecipe(MethodRecipe):
         estimator: "published" (PDAE's half U-Net) or "decoded" (`ditifeat.model.decoded.DecodedEstimator`).
         decoder_lr: the learning rate of a decoded estimator's `D` as a share of the optimiser's.
         weighting: of the time-steps' losses, one of `model.diti.WEIGHTINGS`.
-        initial: a trained model whose encoder and estimator are the initial ones, in place of all initialisation: a folder, a
-            bundled name or a name on the Hub, of a recipe with the same networks. Its DM should be the run's.
 
     Raises:
         RecipeError: for a value out of its range.
@@ -69,7 +67,6 @@ class DiTiRecipe(MethodRecipe):
     estimator: EstimatorKind = "published"
     decoder_lr: float = 0.1
     weighting: str = "published"
-    initial: str | None = None
 
     def __post_init__(self) -> None:
         for key in ("encoder_lr", "decoder_lr"):
