@@ -65,10 +65,15 @@ def _refuse_classes(name: str, different: np.ndarray, count: int) -> None:
         )
 
 
-def alike(attributes: list[Attribute]) -> Iterator[tuple[list[Attribute], np.ndarray]]:
-    """Group attributes by their labelled rows; yield each group with the mask `(n,)` of these rows."""
-    groups: dict[bytes, list[Attribute]] = {}
-    for attribute in attributes:
-        groups.setdefault(np.isnan(attribute.values).tobytes(), []).append(attribute)
-    for group in groups.values():
-        yield group, ~np.isnan(group[0].values)
+def alike(known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Give the columns of a mask `(n, attributes)` that are equal, and what they are: one fit serves them all.
+
+    >>> from ditifeat.analysis.attributes import alike
+    >>> [(columns.tolist(), mask.tolist()) for columns, mask in alike(np.array([[True, False, True]]))]
+    [([0, 2], [True]), ([1], [False])]
+    """
+    groups: dict[bytes, list[int]] = {}
+    for i, column in enumerate(np.ascontiguousarray(known.T)):
+        groups.setdefault(column.tobytes(), []).append(i)
+    for columns in groups.values():
+        yield np.array(columns), known[:, columns[0]]

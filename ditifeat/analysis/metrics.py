@@ -1,4 +1,4 @@
-"""Metrics of features and of images, as pure functions. AP, AUROC and Pearson's r are scikit-learn's and numpy's."""
+"""Metrics of features and of images, as pure functions."""
 
 from __future__ import annotations
 
@@ -67,6 +67,36 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     top = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     bottom = (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
     return (top / bottom).mean((1, 2, 3))
+
+
+class Ranking(NamedTuple):
+    """Average precision, and area under the ROC curve."""
+
+    ap: float
+    auroc: float
+
+
+def ranking_scores(predicted: np.ndarray, truth: np.ndarray) -> Ranking:
+    """Compute AP and AUROC as scikit-learn's `average_precision_score` and `roc_auc_score`, by one sort.
+
+    Args:
+        predicted: larger where 1 is more likely, `(n,)`; equal predictions are one threshold.
+        truth: 0 or 1, `(n,)`; both nan where one of them does not occur.
+
+    >>> from ditifeat.analysis.metrics import ranking_scores
+    >>> ranking_scores(np.array([3.0, 2.0, 1.0, 0.0]), np.array([1, 0, 1, 0]))
+    Ranking(ap=0.8333333333333333, auroc=0.75)
+    """
+    order = np.argsort(predicted)[::-1]
+    ranked, hits = predicted[order], np.cumsum(truth[order] > 0)
+    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # of each threshold
+    if not len(ranked) or hits[-1] in (0, len(ranked)):
+        return Ranking(float("nan"), float("nan"))
+    positive, negative = hits[last], last + 1 - hits[last]
+    gained = np.diff(positive, prepend=0)
+    ap = (gained * positive / (last + 1)).sum() / positive[-1]
+    area = (np.diff(negative, prepend=0) * (positive - gained / 2)).sum()
+    return Ranking(float(ap), float(area / (positive[-1] * negative[-1])))
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from ditifeat.analysis.attributes import Attribute, alike, read_attributes
+from ditifeat.analysis.attributes import Attribute, read_attributes
 from ditifeat.analysis.features import Features, as_codes
-from ditifeat.analysis.linear import fit_paper, fit_promask, fit_sklearn, ridge_predictions
+from ditifeat.analysis.linear import (
+    Fit,
+    by_labelled_rows,
+    differing,
+    fit_paper,
+    fit_promask,
+    fit_sklearn,
+    fit_sparse,
+    ridge_predictions,
+)
+from ditifeat.analysis.metrics import ranking_scores
 from ditifeat.analysis.report import AttributeProbe, ProbeReport
 from ditifeat.analysis.rows import training_rows
 from ditifeat.errors import InputError
@@ -20,9 +30,6 @@ from ditifeat.schema import integer
 logger = logging.getLogger(__name__)
 
 Protocol = Literal["sklearn", "paper"]
-
-# (codes (n, d), targets (n, attributes), which are binary (attributes,)) -> weights (attributes, d), biases (attributes,)
-Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def probe(
@@ -74,23 +81,21 @@ def probe(
     named = features if isinstance(features, Features) else None
     attributes = read_attributes(labels, named.names if named else [str(i) for i in range(len(codes))])
     mean, std = codes[train].mean(0), _scale(codes[train], each=protocol == "paper")
-    scaled = (codes - mean) / std
     ranges = named.partition.ranges if named else ()
     columns = [named.partition.dims_of_time_steps(lo, hi) for lo, hi in ranges] if named else []
-    probes: dict[str, AttributeProbe | None] = dict.fromkeys(a.name for a in attributes)
-    for group, labelled in alike(attributes):
-        weights, biases, scores, by_range = _probe_group(
-            scaled, group, train & labelled, ~train & labelled, columns, fit
-        )
-        for i, a in enumerate(group):
-            alone, cumulative = by_range[i][: len(ranges)], by_range[i][len(ranges) :]
-            probes[a.name] = AttributeProbe(
-                a.name, a.kind, weights[i], float(biases[i]), mean, std, scores[i], alone, cumulative,
-                missing=int((~labelled).sum()),
-                encoder_weights=named.weights if named else "",
-                preprocessing=named.preprocessing if named else "",
-                flip_average=named.flip_average if named else None,
-            )  # fmt: skip
+    seen, unseen = ((codes[rows] - mean) / std for rows in (train, ~train))
+    found = _probe_all(seen, unseen, attributes, train, columns, fit)
+    probes: dict[str, AttributeProbe] = {}
+    for a, weights, bias, scores, by_range in zip(attributes, *found, strict=True):
+        probes[a.name] = AttributeProbe(
+            a.name, a.kind, weights, float(bias), mean, std, scores,
+            alone=by_range[: len(ranges)],
+            cumulative=by_range[len(ranges) :],
+            missing=int(np.isnan(a.values).sum()),
+            encoder_weights=named.weights if named else "",
+            preprocessing=named.preprocessing if named else "",
+            flip_average=named.flip_average if named else None,
+        )  # fmt: skip
     about: dict[str, Any] = {"model": named.model} if named else {}
     about |= {"protocol": protocol, "random_state": random_state}
     about |= {"train rows": int(train.sum()), "test rows": int((~train).sum())}
@@ -98,7 +103,7 @@ def probe(
     if named:
         about |= {"weights": named.weights, "preprocessing": named.preprocessing}
         about |= {"flip_average": named.flip_average, "skipped": list(named.skipped)}
-    return ProbeReport(probes, ranges, about)  # type: ignore[arg-type]
+    return ProbeReport(probes, ranges, about)
 
 
 def _check_codes(features: Any) -> np.ndarray:
@@ -112,10 +117,12 @@ def _check_codes(features: Any) -> np.ndarray:
 
 def _fit(protocol: str, dims: int | None, random_state: int) -> Fit:
     if protocol == "sklearn":
-        return partial(fit_sklearn, dims=dims)
+        return fit_sklearn if dims is None else by_labelled_rows(partial(fit_sparse, dims=dims))
     if protocol != "paper":
         raise InputError(f"protocol = {protocol!r} is not one of sklearn, paper")
-    return partial(fit_paper, seed=random_state) if dims is None else partial(fit_promask, seed=random_state, dims=dims)
+    if dims is None:
+        return by_labelled_rows(partial(fit_paper, seed=random_state))
+    return by_labelled_rows(partial(fit_promask, seed=random_state, dims=dims))
 
 
 def _scale(codes: np.ndarray, each: bool) -> np.ndarray:
@@ -127,54 +134,50 @@ def _scale(codes: np.ndarray, each: bool) -> np.ndarray:
     return found
 
 
-def _probe_group(
-    x: np.ndarray, group: list[Attribute], train: np.ndarray, test: np.ndarray, columns: list[slice], fit: Fit
+def _probe_all(
+    seen: np.ndarray,
+    unseen: np.ndarray,
+    attributes: list[Attribute],
+    train: np.ndarray,
+    columns: list[slice],
+    fit: Fit,
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, float]], list[tuple[float, ...]]]:
-    """Weights, biases, scores, and scores of each range alone, then cumulatively, of attributes with the same labelled rows."""
-    targets = np.stack([a.values for a in group], axis=1)
-    binary = np.array([a.kind == "binary" for a in group])
-    weights, biases = np.zeros((len(group), x.shape[1]), np.float32), np.zeros(len(group))
-    constant = np.ones(len(group), dtype=bool)
-    if train.any():
-        weights, biases = fit(x[train], targets[train], binary)
-        constant = targets[train].min(0) == targets[train].max(0)
-        weights[constant], biases[constant] = 0, 0
-    for i in np.flatnonzero(constant):
-        logger.warning("attribute %s: the training rows have one value only; it cannot be probed", group[i].name)
-    scores = [
-        _scores(x[test] @ weights[i] + biases[i], targets[test, i], binary[i], fitted=not constant[i])
-        for i in range(len(group))
-    ]
+    """Weights, biases, scores, and scores of each range alone, then cumulatively, per attribute."""
+    targets = np.stack([a.values for a in attributes], axis=1)
+    binary = np.array([a.kind == "binary" for a in attributes])
+    weights, biases = fit(seen, targets[train], binary)
+    fitted = differing(targets[train])
+    weights[~fitted], biases[~fitted] = 0, 0
+    for attribute in (a for a, several in zip(attributes, fitted, strict=True) if not several):
+        logger.warning("attribute %s: the training rows have one value only; it cannot be probed", attribute.name)
+    truth, predicted = targets[~train], unseen @ weights.T + biases.astype(np.float32)
     parts = [*columns, *(slice(0, column.stop) for column in columns)]
-    none = (float("nan"),) * len(parts)
-    if constant.all():
-        return weights, biases, scores, [none] * len(group)
-    predictions = ridge_predictions(x[train], targets[train], x[test], parts)
-    by_range = [
-        none if constant[i] else tuple(_main_score(part[:, i], targets[test, i], binary[i]) for part in predictions)
-        for i in range(len(group))
-    ]
+    by_part = ridge_predictions(seen, targets[train], unseen, parts) if parts else []
+    scores, by_range = [], []
+    for i in range(len(attributes)):
+        rows = np.isfinite(truth[:, i])
+        known = truth[rows, i]
+        scores.append(_scores(predicted[rows, i], known, binary[i], fitted=fitted[i]))
+        by_range.append(
+            tuple(_main_score(part[rows, i], known, binary[i]) if fitted[i] else float("nan") for part in by_part)
+        )
     return weights, biases, scores, by_range
 
 
 def _main_score(predicted: np.ndarray, truth: np.ndarray, binary: bool) -> float:
     """AP of a binary attribute, Pearson's r of a real-valued one; nan where it has no value."""
-    from sklearn.metrics import average_precision_score
-
-    if not len(truth) or truth.min() == truth.max():
-        return float("nan")
     if binary:
-        return float(average_precision_score(truth, predicted))
-    return float(np.corrcoef(predicted, truth)[0, 1]) if predicted.std() > 0 else float("nan")
+        return ranking_scores(predicted, truth).ap
+    if not len(truth) or truth.min() == truth.max() or predicted.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(predicted, truth)[0, 1])
 
 
 def _scores(predicted: np.ndarray, truth: np.ndarray, binary: bool, *, fitted: bool) -> dict[str, float]:
     """AP, AUROC and prevalence, or r and MSE; all but the prevalence are nan if nothing could be fitted."""
-    from sklearn.metrics import roc_auc_score
-
     nan = float("nan")
-    main = _main_score(predicted, truth, binary) if fitted else nan
     if not binary:
-        return {"r": main, "mse": float(np.square(truth - predicted).mean()) if fitted and len(truth) else nan}
-    auroc = float(roc_auc_score(truth, predicted)) if np.isfinite(main) else nan
-    return {"ap": main, "auroc": auroc, "prevalence": float(truth.mean()) if len(truth) else nan}
+        mse = float(np.square(truth - predicted).mean()) if fitted and len(truth) else nan
+        return {"r": _main_score(predicted, truth, binary) if fitted else nan, "mse": mse}
+    ap, auroc = ranking_scores(predicted, truth) if fitted else (nan, nan)
+    return {"ap": ap, "auroc": auroc, "prevalence": float(truth.mean()) if len(truth) else nan}

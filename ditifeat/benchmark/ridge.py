@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ditifeat.benchmark.scores import alike, mean_ap
+from ditifeat.analysis.attributes import alike
+from ditifeat.benchmark.scores import mean_ap
 
 # Of squared weights, beside squared errors summed over rows; in units of the features' mean variance.
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ditifeat.analysis.attributes import alike
 from ditifeat.analysis.linear import ridge_predictions
-from ditifeat.analysis.metrics import dci, tad
+from ditifeat.analysis.metrics import dci, ranking_scores, tad
 from ditifeat.analysis.probe import probe
 from ditifeat.benchmark.split import Split
 
@@ -76,13 +77,8 @@ def ridge_mean_ap(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> 
 
 def ridge_mean_aps(codes: np.ndarray, targets: np.ndarray, train: np.ndarray, columns: Sequence[slice]) -> list[float]:
     """Compute `ridge_mean_ap` of each set of columns of codes, which share most of the work."""
-    predicted = np.zeros((len(columns), int((~train).sum()), targets.shape[1]))
-    for attributes, known in alike(np.isfinite(targets)):
-        rows = train & known
-        if rows.any():
-            found = ridge_predictions(codes[rows], targets[rows][:, attributes], codes[~train], columns)
-            predicted[:, :, attributes] = np.stack(found)
-    return [mean_ap(scores, targets[~train]) for scores in predicted]
+    predicted = ridge_predictions(codes[train], targets[train], codes[~train], columns)
+    return [mean_ap(np.nan_to_num(scores), targets[~train]) for scores in predicted]
 
 
 def knn_mean_ap(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) -> float:
@@ -124,13 +120,10 @@ def mean_ap(scores: np.ndarray, targets: np.ndarray) -> float:
     >>> mean_ap(np.array([[0.9], [0.1]]), np.array([[1.0], [0.0]]))
     1.0
     """
-    from sklearn.metrics import average_precision_score
-
     found = []
     for column, truth in zip(scores.T, targets.T, strict=True):
         known = np.isfinite(truth)
-        if len(np.unique(truth[known])) == 2:
-            found.append(average_precision_score(truth[known], column[known]))
+        found.append(ranking_scores(column[known], truth[known]).ap)
     return _mean(found)
 
 
@@ -147,18 +140,6 @@ def _disentanglement(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) 
     separated = tad(codes[known & ~train], targets[known & ~train])
     importance = dci(_importance(codes[known & train], targets[known & train]))
     return {"tad": separated.tad, "captured": separated.captured, **importance._asdict()}
-
-
-def alike(known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give the columns of a mask `(n, attributes)` that are equal, and what they are: one fit serves them all.
-
-    >>> from ditifeat.benchmark.scores import alike
-    >>> [(columns.tolist(), mask.tolist()) for columns, mask in alike(np.array([[True, False, True]]))]
-    [([1], [False]), ([0, 2], [True])]
-    """
-    patterns, group = np.unique(known, axis=1, return_inverse=True)
-    for i, pattern in enumerate(patterns.T):
-        yield np.flatnonzero(group.ravel() == i), pattern
 
 
 def _importance(codes: np.ndarray, targets: np.ndarray) -> np.ndarray:

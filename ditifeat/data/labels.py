@@ -123,8 +123,10 @@ def _named(table: _Table) -> _Table:
 def _holds_names(column: np.ndarray) -> bool:
     if column.dtype.kind not in "OUT":
         return False
-    words = [cell for cell in column.tolist() if isinstance(cell, str) and not is_label(cell)]
-    return len(words) == len(column) > 0 and (any(map(has_image_suffix, words)) or len(set(words)) == len(words))
+    cells = column.tolist()
+    if not cells or not all(isinstance(cell, str) and not is_label(cell) for cell in cells):  # most end at the first
+        return False
+    return any(map(has_image_suffix, cells)) or len(set(cells)) == len(cells)
 
 
 def _rows(table: _Table, names: Sequence[str]) -> list[int] | None:

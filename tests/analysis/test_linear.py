@@ -29,7 +29,7 @@ def test_one_gram_matrix_gives_what_scikit_learn_s_ridge_gives(data):
     found = ridge_predictions(x, targets, unseen, columns)
     for column, predicted in zip(columns, found, strict=True):
         ridge = Ridge(RIDGE_PER_DIM * size(x[:, column])).fit(x[:, column].astype(np.float64), targets)
-        assert np.allclose(predicted, ridge.predict(unseen[:, column]), atol=1e-6)
+        assert np.allclose(predicted, ridge.predict(unseen[:, column]), atol=1e-5)
 
 
 def test_constant_columns_predict_the_mean(data):
@@ -40,7 +40,7 @@ def test_constant_columns_predict_the_mean(data):
 
 def test_logistic_and_ridge_regression_are_scikit_learn_s(data):
     x, targets, binary, _ = data
-    weights, biases = fit_sklearn(x, targets, binary, None)
+    weights, biases = fit_sklearn(x, targets, binary)
     logistic = LogisticRegression(C=LOGIT_VARIANCE / size(x), max_iter=1000).fit(x, targets[:, 0])
     ridge = Ridge(RIDGE_PER_DIM * size(x)).fit(x, targets[:, 1])
     assert np.allclose(weights, np.stack([logistic.coef_[0], ridge.coef_]), atol=1e-3)
@@ -61,3 +61,21 @@ def test_promask_takes_binary_attributes_alone(data):
     x, targets, binary, _ = data
     with pytest.raises(InputError, match="two values"):
         fit_promask(x, targets, binary, 0, 4)
+
+
+def test_ridge_leaves_out_the_rows_without_a_label(data):
+    """Where few labels are missing, where most are, and where all are."""
+    x, targets, _, unseen = data
+    rng = np.random.default_rng(2)
+    targets = np.concatenate([targets, targets[:, :1]], axis=1)
+    targets[rng.random(300) < 0.1, 0] = np.nan
+    targets[rng.random(300) < 0.8, 1] = np.nan
+    targets[:, 2] = np.nan
+    columns = [slice(0, 3), slice(2, 12)]
+    for column, predicted in zip(columns, ridge_predictions(x, targets, unseen, columns), strict=True):
+        for i in (0, 1):
+            rows = np.isfinite(targets[:, i])
+            part = x[rows, column].astype(np.float64)
+            ridge = Ridge(RIDGE_PER_DIM * size(part)).fit(part, targets[rows, i])
+            assert np.allclose(predicted[:, i], ridge.predict(unseen[:, column]), atol=1e-5)
+        assert np.isnan(predicted[:, 2]).all()

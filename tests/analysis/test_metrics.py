@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ditifeat import InputError
-from ditifeat.analysis.metrics import dci, effective_rank, kernel_distance, mse, ssim, tad
+from ditifeat.analysis.metrics import dci, effective_rank, kernel_distance, mse, ranking_scores, ssim, tad
 
 
 def test_mse_is_on_the_scale_of_papers():
@@ -145,3 +145,21 @@ def test_effective_rank_by_hand():
 def test_effective_rank_of_alike_directions_is_their_number():
     codes = np.random.default_rng(0).normal(size=(20000, 8))
     assert effective_rank(codes) == pytest.approx(8, abs=0.02)
+
+
+@pytest.mark.parametrize("levels", [3, 20, 10**6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ranking_scores_are_scikit_learn_s(levels, dtype):
+    """With many ties, some, and none."""
+    rng = np.random.default_rng(levels)
+    for prevalence in (0.02, 0.5, 0.97):
+        truth = (rng.random(500) < prevalence).astype(float)
+        predicted = np.round((rng.normal(size=500) + truth) * levels).astype(dtype)
+        ap, auroc = ranking_scores(predicted, truth)
+        assert ap == pytest.approx(average_precision_score(truth, predicted), abs=1e-12)
+        assert auroc == pytest.approx(roc_auc_score(truth, predicted), abs=1e-12)
+
+
+@pytest.mark.parametrize("truth", [[], [0, 0, 0], [1, 1]])
+def test_one_value_has_no_ranking_scores(truth):
+    assert np.isnan(ranking_scores(np.arange(len(truth), dtype=float), np.array(truth))).all()

@@ -147,7 +147,7 @@ ditifeat.probe(features, labels)
 print(time.process_time() - start)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 30
+    assert float(done.stdout) < 3
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_a_missing_label_leaves_its_row_out_for_its_attribute_alone(protocol, di
     alone = ditifeat.probe(features, {"noise": full["noise"]}, train_rows=range(300), **options)
     assert report["noise"].scores == pytest.approx(alone["noise"].scores, abs=0.15)
     if protocol == "sklearn":
-        assert np.array_equal(report["noise"].weights, alone["noise"].weights)
+        assert np.allclose(report["noise"].weights, alone["noise"].weights, atol=1e-5)
         # What the missing labels were makes no difference.
         kept = np.arange(400) % 4 > 0
         half = ditifeat.probe(
