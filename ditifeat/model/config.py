@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ditifeat.data.preprocessing import Preprocessing
 from ditifeat.errors import MissingFileError, ModelError
@@ -94,6 +94,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_version(self.format_version)
+        for key, kinds in (("method", Method), ("estimator", EstimatorKind)):
+            if getattr(self, key) not in get_args(kinds):
+                raise ModelError(f"{key} = {getattr(self, key)!r} is not one of {', '.join(get_args(kinds))}")
         if self.latent_dim != self.partition.d:
             raise ModelError(f"latent_dim = {self.latent_dim} differs from the partition's d = {self.partition.d}")
         if self.image.size % self.codec.factor:

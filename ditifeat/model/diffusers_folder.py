@@ -20,6 +20,20 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 # Names that diffusers gave attention's layers before 0.15; google/ddpm-* and CompVis/ldm-* still have them.
 OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
+NOT_SAFETENSORS = (
+    "weights other than safetensors (.bin, .ckpt, .msgpack) are never read; diffusers' from_pretrained reads them once, and "
+    "save_pretrained writes safetensors"
+)
+
+# Why networks that people may take for an unconditional DM are none.
+REFUSED = {
+    "UNet2DConditionModel": "it is conditional, on text as a rule",
+    "UNet1DModel": "it makes signals, not images",
+    "Transformer2DModel": "it is a transformer, on classes or text",
+    "DiTTransformer2DModel": "it is a transformer, on classes",
+    "FlaxUNet2DConditionModel": "it is conditional, and Flax's",
+}
+
 LIMITS = {
     "in_channels": 4096,
     "out_channels": 4096,
@@ -49,11 +63,12 @@ def build_from_config(folder: Path, classes: Mapping[str, type], defaults: Mappi
         raise ModelError(f"{path}: is not the configuration of a network")
     name = config.get("_class_name", next(iter(classes)))
     if not isinstance(name, str) or name not in classes:
-        raise ModelError(f"{path}: {name!r} is not one of {', '.join(classes)}")
+        reason = f" ({REFUSED[name]})" if isinstance(name, str) and name in REFUSED else ""
+        raise ModelError(f"{path}: {name!r} is not one of {', '.join(classes)}{reason}")
     values = {**(defaults or {}), **{key: value for key, value in config.items() if not key.startswith("_")}}
     unknown = sorted(set(values) - set(inspect.signature(classes[name].__init__).parameters))  # type: ignore[misc]
     if unknown:
-        raise ModelError(f"{path}: unknown key {', '.join(unknown)}")
+        raise ModelError(f"{path}: unknown key {', '.join(unknown)}; diffusers' {name} has none such")
     return build_network(classes[name], values, str(path))
 
 
@@ -84,7 +99,7 @@ def read_weights(network: nn.Module, folder: Path) -> None:
     """
     path = folder / WEIGHTS
     if not path.exists():
-        raise MissingFileError(f"{path}: there is no such file; weights other than safetensors are never read")
+        raise MissingFileError(f"{path}: there is no such file; {NOT_SAFETENSORS}")
     tensors, _ = read_tensors(path)
     for old, new in OLD_ATTENTION.items():
         tensors = {key.replace(old, new) if "attentions" in key else key: value for key, value in tensors.items()}

@@ -181,9 +181,12 @@ TRUNKS: dict[str, Callable[[EncoderSpec, int], nn.Module]] = {"plain": PlainTrun
 
 ENCODERS: dict[str, EncoderSpec] = {
     # PDAE's and DiTi's encoders. The 64 px one agrees with published layouts tensor by tensor; the 128 px one is how we
-    # read the papers and has met no published checkpoint.
+    # read the papers and has met no published checkpoint. Those at 32 and 256 px are ours, after the same rule: down to a map
+    # of 4 x 4, with attention at 16 x 16.
+    "diti32": EncoderSpec((64, 128, 128), attention=(0,), heads=4),
     "diti64": EncoderSpec((64, 128, 128, 128), attention=(1,), heads=4),
     "diti128": EncoderSpec((64, 128, 256, 256, 256), attention=(2,), heads=4),
+    "diti256": EncoderSpec((64, 128, 256, 256, 256, 256), attention=(3,), heads=4),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,18 @@ PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 # Those whose betas say all. Others (flow matching, EDM) have none, and would be read as a linear schedule.
 SCHEDULERS = (
     "DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "DEISMultistepScheduler",
-    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "LCMScheduler",
+    "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler", "LCMScheduler", "DDPMParallelScheduler",
+    "DDIMParallelScheduler", "DDIMInverseScheduler",
 )  # fmt: skip
+
+# What a scheduler's configuration says of the noise; the rest is about steps.
+NOISE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 
 
 def read_scheduler(folder: Path) -> dict[str, Any]:
-    """Return a diffusers scheduler's `scheduler_config.json`, checked.
+    """Return a diffusers scheduler's `scheduler_config.json`, checked, with its class's defaults for what it does not say.
 
     Raises:
         MissingFileError: if it does not exist.
@@ -35,10 +42,49 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelError(f"{path}: is not the configuration of a scheduler")
     try:
-        NoiseSchedule(scheduler_betas(config), config.get("prediction_type", "epsilon"))
+        config = with_defaults(config)
+        NoiseSchedule(scheduler_betas(config), config["prediction_type"])
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     return config
+
+
+def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a scheduler's configuration with what its class takes for the noise where it says nothing.
+
+    The classes differ: an `LCMScheduler` without betas has those of Stable Diffusion.
+
+    Raises:
+        ModelError: for a class whose noise does not follow from betas.
+
+    Example:
+        >>> from ditifeat.model.schedule import with_defaults
+        >>> with_defaults({"_class_name": "LCMScheduler"})["beta_schedule"]
+        'scaled_linear'
+    """
+    kind = config.get("_class_name", SCHEDULERS[0])
+    if kind not in SCHEDULERS:
+        raise ModelError(
+            f"the scheduler {kind!r} is not one of {', '.join(SCHEDULERS)}: its noise does not follow from betas, as flow "
+            "matching's and EDM's does not, or is not known"
+        )
+    parameters = _parameters(kind)
+    return {key: parameters[key].default for key in NOISE_KEYS} | config
+
+
+def _parameters(kind: str) -> Mapping[str, inspect.Parameter]:
+    import diffusers
+
+    return inspect.signature(getattr(diffusers, kind).__init__).parameters
+
+
+def ddpm_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a `DDPMScheduler` takes of a scheduler's configuration: diffusers prints a line for every other key."""
+    known = _parameters("DDPMScheduler")
+    said = {key: value for key, value in with_defaults(config).items() if key in known and value is not None}
+    # By default a DDPMScheduler clips estimates of x_0, and classes without that key never do.
+    clips = "clip_sample" in _parameters(config.get("_class_name", SCHEDULERS[0]))
+    return said if clips else {**said, "clip_sample": False}
 
 
 def scheduler_betas(config: dict[str, Any]) -> Tensor:
@@ -54,29 +100,25 @@ def scheduler_betas(config: dict[str, Any]) -> Tensor:
     """
     from diffusers import DDPMScheduler
 
-    kind = config.get("_class_name", SCHEDULERS[0])
-    if kind not in SCHEDULERS:
-        raise ModelError(f"the scheduler {kind!r} is not one of {', '.join(SCHEDULERS)}")
-    total = config.get("num_train_timesteps", 1000)
+    config = with_defaults(config)
+    total = config["num_train_timesteps"]
     if not isinstance(total, int) or isinstance(total, bool) or not 1 <= total <= MAX_TIME_STEPS:
         raise ModelError(f"num_train_timesteps = {total!r} is not within 1..{MAX_TIME_STEPS}")
     for key in ("beta_start", "beta_end"):
-        value = config.get(key, 0.01)
+        value = config[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
             raise ModelError(f"{key} = {value!r} is not within 0..1")
-    plain = config.get("trained_betas") is None and not config.get("rescale_betas_zero_snr")
-    if plain and config.get("beta_schedule", "linear") == "linear":
+    plain = config["trained_betas"] is None and not config.get("rescale_betas_zero_snr")
+    if plain and config["beta_schedule"] == "linear":
         # diffusers computes in float32; the published schedule is worth its full precision.
-        start, end = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
-        return torch.linspace(start, end, total, dtype=torch.float64)
+        return torch.linspace(config["beta_start"], config["beta_end"], total, dtype=torch.float64)
     try:
-        # diffusers ignores the values of keys that its own `_use_default_values` names.
-        said = {key: value for key, value in config.items() if not key.startswith("_")}
-        return torch.as_tensor(DDPMScheduler.from_config(said).betas, dtype=torch.float64)
+        betas = torch.as_tensor(DDPMScheduler.from_config(ddpm_config(config)).betas, dtype=torch.float64)
     except Exception as error:  # whatever a wrong value leads to inside diffusers
-        raise ModelError(
-            f"diffusers cannot make the noise schedule {config.get('beta_schedule')!r} ({error})"
-        ) from error
+        raise ModelError(f"diffusers cannot make the noise schedule {config['beta_schedule']!r} ({error})") from error
+    if betas.shape != (total,):
+        raise ModelError(f"trained_betas are {betas.numel()}, num_train_timesteps = {total}")
+    return betas
 
 
 class NoiseSchedule(nn.Module):

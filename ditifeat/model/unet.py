@@ -37,12 +37,26 @@ def check_unet(unet: UNet2DModel) -> None:
         raise ModelError(
             f"the frozen DM has blocks {', '.join(sorted(kinds))}; supported are {', '.join(DOWN_BLOCKS + UP_BLOCKS)}"
         )
-    if unet.class_embedding is not None or config.time_embedding_type == "fourier":
-        raise ModelError("the frozen DM must be unconditional, with time-steps as its only input beside the image")
-    if config.in_channels != config.out_channels:
+    if unet.class_embedding is not None:
         raise ModelError(
-            f"the frozen DM maps {config.in_channels} to {config.out_channels} channels; learned variances must be cut off first"
+            "the frozen DM takes a class beside the image and the time-step; only an unconditional one can be used"
         )
+    if config.time_embedding_type == "fourier":
+        raise ModelError(
+            "the frozen DM embeds noise levels by random Fourier features; one of discrete time-steps is needed"
+        )
+
+
+def cut_learned_variance(unet: UNet2DModel) -> None:
+    """Keep the first half of a U-Net's output channels, its prediction; the rest is a variance (Nichol & Dhariwal 2021).
+
+    DDIM needs none.
+    """
+    channels = unet.config.in_channels
+    weight, bias = unet.conv_out.weight[:channels].detach(), unet.conv_out.bias[:channels].detach()
+    unet.conv_out = nn.Conv2d(weight.shape[1], channels, 3, padding=1, device="meta")
+    unet.conv_out.load_state_dict({"weight": weight.clone(), "bias": bias.clone()}, assign=True)
+    unet.register_to_config(out_channels=channels)
 
 
 def down_path(unet: UNet2DModel, x_t: Tensor, t: Tensor, code: Tensor | None = None) -> DownPath:

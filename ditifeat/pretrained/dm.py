@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ditifeat.model.codec import VAE_FOLDERS, vae_folder
 from ditifeat.model.config import DMReference
+from ditifeat.model.diffusers_folder import NOT_SAFETENSORS
 from ditifeat.pretrained.hub import (
     DEFAULT_OPTIONS,
     HubOptions,
@@ -32,15 +33,41 @@ def download_dm(reference: DMReference, options: HubOptions = DEFAULT_OPTIONS, *
         vae: whether the VAE of a latent DM is needed too, `vqvae/` or `vae/` beside the U-Net.
 
     Raises:
-        ModelError: if a file cannot be fetched.
+        ModelError: if a file cannot be fetched, or the configurations are not those of an unconditional DM.
     """
     repo, commit = str(reference.repo), str(reference.commit)
     nested = download_optional(repo, commit, DM_FILES[0], options) is not None
-    files = [_weights(repo, commit, file, options) for file in (DM_FILES if nested else FLAT_DM_FILES)]
-    folder = files[0].parent.parent if nested else files[0].parent
+    config, weights, scheduler = DM_FILES if nested else FLAT_DM_FILES
+    folder = download(repo, commit, config, options).parent
+    _check_dm(folder, download(repo, commit, scheduler, options).parent)
     if vae:
         _download_vae(repo, commit, VAE_FOLDERS, options)
-    return folder
+    _weights(repo, commit, weights, options)
+    return folder.parent if nested else folder
+
+
+def _check_dm(network: Path, scheduler: Path) -> None:
+    """Refuse what cannot be used by its configurations, before its weights are fetched, which are large."""
+    from ditifeat.model.diffusion import read_unet_config  # imports diffusers, which encoding needs nothing of
+    from ditifeat.model.schedule import read_scheduler
+
+    read_unet_config(network)
+    read_scheduler(scheduler)
+
+
+def has_vae(folder: Path, reference: DMReference, options: HubOptions = DEFAULT_OPTIONS) -> bool:
+    """Return whether a DM comes with a VAE, so that it works over latents.
+
+    Args:
+        folder, reference: as `resolve_dm` returns them.
+        options: how the Hub is asked.
+    """
+    if reference.repo is None:
+        return vae_folder(folder) is not None
+    if not (folder / "unet").is_dir():  # flat, so that there is one network
+        return False
+    places = (f"{place}/{NETWORK_FILES[0]}" for place in VAE_FOLDERS)
+    return any(download_optional(reference.repo, str(reference.commit), file, options) for file in places)
 
 
 def resolve_dm(
@@ -109,5 +136,5 @@ def _weights(repo: str, revision: str | None, file: str, options: HubOptions) ->
         return download(repo, revision, file, options)
     except NoSuchEntryError as error:
         if file.endswith(".safetensors"):
-            raise NoSuchEntryError(f"{error}; weights other than safetensors are never read") from None
+            raise NoSuchEntryError(f"{error}; {NOT_SAFETENSORS}") from None
         raise

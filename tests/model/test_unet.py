@@ -115,8 +115,8 @@ def test_training_works_from_channels_last_features(unet):
     [
         ({"down_block_types": ("SkipDownBlock2D",) * 2, "up_block_types": ("SkipUpBlock2D",) * 2}, "SkipDownBlock2D"),
         ({"num_class_embeds": 10}, "unconditional"),
-        ({"time_embedding_type": "fourier"}, "unconditional"),
-        ({"out_channels": 6}, "learned variances"),
+        ({"time_embedding_type": "fourier"}, "random Fourier features"),
+        ({"out_channels": 6}, "maps 3 to 6 channels"),
     ],
 )
 def test_other_networks_are_refused(change, words):

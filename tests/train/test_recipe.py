@@ -6,9 +6,16 @@ import pytest
 import yaml
 
 import ditifeat
-from ditifeat import RecipeError
+from ditifeat import ModelError, RecipeError
 from ditifeat.train import train
-from ditifeat.train.recipe import load_recipe, recipe_from_dict, recipe_names, recipe_to_dict, with_overrides
+from ditifeat.train.recipe import (
+    load_recipe,
+    model_config,
+    recipe_from_dict,
+    recipe_names,
+    recipe_to_dict,
+    with_overrides,
+)
 from ditifeat.train.tasks.diti import DiTiRecipe
 from tests.conftest import method_recipe, tiny_recipe
 
@@ -174,3 +181,10 @@ def test_overrides(tmp_path):
         train(method_recipe("simclr"), "nowhere", "nowhere", dm="somewhere")
     with pytest.raises(RecipeError, match="trains its own DM"):
         train(method_recipe("diffae"), "nowhere", "nowhere", dm="somewhere")
+
+
+def test_a_configuration_of_an_unknown_method():
+    with pytest.raises(ModelError, match="method = 'typo' is not one of diti, diffae, contrastive"):
+        model_config(load_recipe("images64"), method="typo")
+    with pytest.raises(ModelError, match="estimator = 'none' is not one of published, decoded"):
+        model_config(load_recipe("images64"), estimator="none")

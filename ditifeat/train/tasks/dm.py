@@ -15,7 +15,7 @@ from ditifeat.files import read_json, write_text
 from ditifeat.model.codec import PixelCodec, VAECodec, load_codec, load_vae
 from ditifeat.model.config import DMReference
 from ditifeat.model.diffusion import DiffusionModel, check_fit
-from ditifeat.pretrained.dm import resolve_dm, resolve_vae
+from ditifeat.pretrained.dm import has_vae, resolve_dm, resolve_vae
 from ditifeat.train.engine import accelerator
 from ditifeat.train.loop import PREVIEWED, Task, Trainer
 from ditifeat.train.losses import denoising
@@ -113,11 +113,36 @@ def frozen_dm(run: Run) -> tuple[DiffusionModel, DMReference]:
 
 def _pretrained(run: Run, name: str) -> tuple[DiffusionModel, DMReference]:
     recipe = run.recipe
-    folder, reference = resolve_dm(name, vae=recipe.codec.kind == "vae" and recipe.codec.path is None)
+    latent = recipe.codec.kind == "vae"
+    folder, reference = resolve_dm(name, vae=latent and recipe.codec.path is None)
+    if not latent and has_vae(folder, reference):
+        raise RecipeError(
+            f"{name}: is a DM over the latents of the VAE beside it; give the recipe codec: {{kind: vae}}"
+        )
     dm = DiffusionModel.load(folder, build_codec(recipe, folder))
     check_fit(dm.unet, dm.codec, model_config(recipe), folder)
+    _check_training(dm, recipe, name)
     _check_same_weights(run.folder / "dm.json", name, dm)
     return dm, reference
+
+
+def _check_training(dm: DiffusionModel, recipe: Recipe, name: str) -> None:
+    """Refuse a DM that would run on images of another size, or be asked for other time-steps, than it was trained for."""
+    size, sample = recipe.image.size, dm.unet.config.sample_size
+    _, side, _ = dm.codec.shape(size)
+    sides = set(sample) if isinstance(sample, list | tuple) else {sample}
+    if sample is not None and sides != {side}:
+        trained = max(sides)
+        raise RecipeError(
+            f"{name}: was trained on maps of {trained} x {trained}, the recipe's {size} px give {side} x {side}; give "
+            f"image.size: {trained * size // side}, and an encoder for it"
+        )
+    steps, wanted = dm.schedule.num_time_steps, recipe.partition.num_time_steps
+    if steps != wanted:
+        raise RecipeError(
+            f"{name}: has {steps} time-steps, the partition {wanted}; give partition.num_time_steps: {steps}, and the last of "
+            f"its stages {steps}"
+        )
 
 
 def _check_same_weights(path: Path, name: str, dm: DiffusionModel) -> None:
