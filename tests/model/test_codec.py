@@ -149,7 +149,7 @@ def test_vaes_that_are_not_there(tmp_path):
     with pytest.raises(MissingFileError, match="holds no VAE: neither vqvae nor vae"):
         load_codec(CodecSpec("vae", vae="dm"), tmp_path, tmp_path)
     tiny_vae("VQModel").save_pretrained(tmp_path / "vae", safe_serialization=False)
-    with pytest.raises(MissingFileError, match="other than safetensors .*are never read"):
+    with pytest.raises(MissingFileError, match=r"other than safetensors .*are never read"):
         load_codec(CodecSpec("vae"), tmp_path)
 
 

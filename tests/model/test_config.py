@@ -158,7 +158,7 @@ def test_dm_configurations_that_are_refused(folder, update, words):
 def test_dm_without_safetensors_is_refused(folder):
     weights = folder / "dm" / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(ModelError, match="other than safetensors .*are never read"):
+    with pytest.raises(ModelError, match=r"other than safetensors .*are never read"):
         DiTi.load(folder)
 
 
