@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ditifeat.data.preprocessing import Crop, Preprocessing
-from ditifeat.data.sources import Source, SourceReport, sources
+from ditifeat.data.readers import Source
+from ditifeat.data.sources import SourceReport, sources
 from ditifeat.errors import ImageDecodeError, InputError
 from ditifeat.schema import integer
 

@@ -1,23 +1,16 @@
-"""Folders and tars: which of their files are images, and what is left out."""
+"""Folders: which of their files are images, and what is left out."""
 
 from __future__ import annotations
 
-import lzma
 import os
 import posixpath
-import tarfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
-from ditifeat.data.decode import HAS_HEIC, HEIC_SUFFIXES, MAX_BYTES, SUFFIXES, is_image
-from ditifeat.errors import ImageDecodeError, InputError, MissingInputError
+from ditifeat.data.decode import HAS_HEIC, HEIC_SUFFIXES, SUFFIXES, is_image
+from ditifeat.errors import InputError
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-
-MAX_LINKS = 40  # as Linux follows
+MACOS_FOLDER = "__MACOSX"  # in zips that macOS made: a second file for each, which begins with `._`
 
 
 def list_folder(folder: str | os.PathLike[str], left_out: Counter[str] | None = None) -> list[Path]:
@@ -45,7 +38,7 @@ def list_folder(folder: str | os.PathLike[str], left_out: Counter[str] | None = 
             here = above.pop(place)
             for name in list(folders):
                 path = os.path.join(place, name)
-                if name.startswith("."):
+                if is_hidden(name):
                     kind = "hidden folder"
                 elif _identity(path) in here:
                     kind = "link to a folder above"
@@ -55,7 +48,7 @@ def list_folder(folder: str | os.PathLike[str], left_out: Counter[str] | None = 
                 left_out[kind] += 1
                 folders.remove(name)
             for name in files:
-                kind = _kind(os.path.join(place, name))
+                kind = file_kind(os.path.join(place, name))
                 if kind == "image":
                     found.append(Path(place, name))
                 else:
@@ -74,8 +67,12 @@ def _identity(folder: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _kind(path: str) -> str:
-    """ "image", or what else a file is."""
+def file_kind(path: str) -> str:
+    """Say what a file is: "image", or a suffix or kind by which it is counted as left out.
+
+    >>> file_kind("me.png"), file_kind("labels.csv")
+    ('image', '.csv')
+    """
     kind = kind_of_name(os.path.basename(path))
     if kind in ("image", "") and not os.path.isfile(path) and not os.path.islink(path):
         return "special file"
@@ -96,7 +93,7 @@ def kind_of_name(name: str) -> str:
     >>> [kind_of_name(name) for name in ("1.JPG", ".DS_Store", "notes.TXT", "README")]
     ['image', 'hidden', '.txt', '']
     """
-    if name.startswith("."):
+    if is_hidden(name):
         return "hidden"
     suffix = posixpath.splitext(name)[1].lower()
     if suffix in HEIC_SUFFIXES and not HAS_HEIC:
@@ -104,99 +101,10 @@ def kind_of_name(name: str) -> str:
     return "image" if suffix in SUFFIXES else suffix
 
 
-def is_tar(path: str | os.PathLike[str]) -> bool:
-    """Whether a path's name is that of a tar, compressed or not.
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or what macOS adds to a zip.
 
-    >>> is_tar("photos.tar"), is_tar("photos.TGZ"), is_tar("photos.zip")
+    >>> is_hidden("._1.jpg"), is_hidden("__MACOSX"), is_hidden("1.jpg")
     (True, True, False)
     """
-    return os.fspath(path).lower().endswith(TAR_SUFFIXES)
-
-
-def read_tar(
-    path: str | os.PathLike[str], left_out: Counter[str] | None = None
-) -> Iterator[tuple[str, bytes | ImageDecodeError]]:
-    """Read the names and bytes of a tar's images, in its order; nothing is extracted.
-
-    Links to members of the tar are followed; an image that links elsewhere comes as an error in place of its bytes.
-
-    Args:
-        path: of a tar, plain or compressed by gzip, bzip2 or xz.
-        left_out: counts the other members, by suffix or kind.
-
-    Raises:
-        InputError: before the first image, if the tar is damaged or incomplete.
-    """
-    left_out = Counter() if left_out is None else left_out
-    try:
-        with tarfile.open(path) as tar:
-            members = {_member_name(member.name): member for member in tar}
-            _check_end(tar)
-            for member in tar.getmembers():
-                name = _member_name(member.name)
-                if member.isdir():
-                    continue
-                try:
-                    kind, data = _member(tar, name, _target(name, member, members))
-                except ImageDecodeError as error:
-                    yield name, ImageDecodeError(f"{path}/{name}: {error}")
-                    continue
-                if data is not None:
-                    yield name, data
-                else:
-                    left_out[kind] += 1
-    except FileNotFoundError:
-        raise MissingInputError(f"{path}: there is no such file") from None
-    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{path}: cannot be read as a tar of images ({error})") from error
-
-
-def _member_name(name: str) -> str:
-    """A path from the tar's root, without `.`, `..` and a leading `/`."""
-    return posixpath.normpath("/" + name).lstrip("/")
-
-
-def _target(name: str, member: tarfile.TarInfo, members: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
-    """What a member links to within the tar, or itself; None if that is not there."""
-    for _ in range(MAX_LINKS):
-        if member.issym():
-            path = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
-            name = "" if path.startswith(("/", "..")) else path
-        elif member.islnk():
-            name = _member_name(member.linkname)
-        else:
-            return member
-        if name not in members:
-            return None
-        member = members[name]
-    return None
-
-
-def _member(tar: tarfile.TarFile, name: str, target: tarfile.TarInfo | None) -> tuple[str, bytes | None]:
-    """A member's kind, and its bytes if it is an image."""
-    kind = "hidden" if any(part.startswith(".") for part in name.split("/")) else kind_of_name(posixpath.basename(name))
-    if kind not in ("image", ""):
-        return kind, None
-    if target is None:
-        if kind == "":
-            return "broken link", None
-        raise ImageDecodeError("links to what is not in the tar")
-    if target.isdir():
-        return "link to a folder", None
-    if not target.isfile():
-        return "special file", None
-    if target.size > MAX_BYTES:
-        raise ImageDecodeError(f"has {target.size} bytes, over the limit of {MAX_BYTES}; make it smaller first")
-    data = tar.extractfile(target).read()  # type: ignore[union-attr]
-    return ("image", data) if kind or is_image(BytesIO(data)) else ("without suffix", None)
-
-
-def _check_end(tar: tarfile.TarFile) -> None:
-    """Refuse a tar without its end: `tarfile` stops at a cut between members, or a damaged one, without a word."""
-    assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"it is damaged or incomplete: no end of the tar at byte {tar.offset}")
-    while rest := tar.fileobj.read(2**20):
-        if any(rest):
-            raise tarfile.ReadError("more follows after its end; if it is several tars in one, pass them one by one")
+    return name.startswith(".") or name == MACOS_FOLDER

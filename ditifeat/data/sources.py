@@ -1,38 +1,31 @@
-"""The named images of whatever a user has: paths, folders, tars, PIL images, arrays, tensors, tables, iterables."""
+"""The named images of whatever a user has: paths of all kinds, Pillow images, arrays, tensors, tables, iterables."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ditifeat.data.archives import is_tar, read_tar, read_zip
 from ditifeat.data.arrays import array_to_image, tensor_to_image
-from ditifeat.data.decode import Reduction, decode
-from ditifeat.data.folders import is_tar, list_folder, read_tar
-from ditifeat.errors import DitifeatError, InputError, MissingImageError
+from ditifeat.data.datasets import is_dataset, read_dataset
+from ditifeat.data.decode import decode
+from ditifeat.data.folders import list_folder
+from ditifeat.data.paths import BRACES, expand, kind_of_path, read_list, split_column
+from ditifeat.data.readers import THE_IMAGE, Failing, FromBytes, Labelled, Source, cell_source, check_local, taken
+from ditifeat.data.tables import read_parquet
+from ditifeat.data.video import read_video
+from ditifeat.errors import InputError, MissingImageError, MissingInputError
 
 logger = logging.getLogger(__name__)
-
-
-class Reader(Protocol):
-    """Reads an image, at any time and in any thread; a JPEG may be reduced, see `decode`."""
-
-    def __call__(self, reduction: Reduction | None = None) -> Image.Image: ...
-
-
-# An image's name, and what reads it.
-Source = tuple[str, Reader]
-
-THE_IMAGE = "the image"
 
 
 @dataclass
@@ -68,7 +61,9 @@ def is_single(images: Any) -> bool:
     (True, False, False)
     """
     if isinstance(images, str | os.PathLike):
-        return not (os.path.isdir(images) or is_tar(_path(images)))
+        return kind_of_path(_path(images)) == "image"
+    if is_dataset(images):
+        return False
     if isinstance(images, Image.Image | bytes | bytearray | memoryview) or hasattr(images, "read"):
         return True
     numeric = getattr(getattr(images, "dtype", None), "kind", "f") not in "OUT"
@@ -78,31 +73,46 @@ def is_single(images: Any) -> bool:
 def sources(images: Any, report: SourceReport | None = None) -> Iterator[Source]:
     """Name the images of whatever a user has, one by one.
 
-    Names are paths, from the folder or within the tar if one is given by itself, and numbers where there is no path. Of
+    Names are paths, from the folder or within the archive if one is given by itself, and numbers where there is no path. Of
     equal names the second becomes `name#2`. Files are read when a source is; objects, which their owner may change, are
-    decoded as they are pulled.
+    decoded as they are pulled. Whatever has many images is read one after another: memory does not grow with their number.
 
     Args:
-        images: a path of an image, folder or tar; an encoded image's bytes or an open file; a Pillow image; an array
-            `(H, W, 3)` or `(N, H, W, 3)`; a tensor `(3, H, W)` or `(N, 3, H, W)`; a column of a table; or an iterable of
-            any of these. See `array_to_image` and `tensor_to_image` for types and ranges.
+        images: one of these, or an iterable of any of them:
+
+            - a path of an image, or of a folder;
+            - a pattern: `photos/**/*.jpg`, or the tars of WebDataset as `shard-{000..010}.tar`, whose names are then those
+              within the tars;
+            - a list of paths, `.txt` or `.lst`, one per line, from the list's folder;
+            - a `.tar`, also compressed (`.tar.gz`, `.tgz`, `.tar.bz2`, `.tar.xz`), or a `.zip`;
+            - a `.parquet` file, or a folder of them, with a column of images (structs of `bytes` and `path` as `datasets`
+              writes them, bytes, or paths from the file's folder); of several, `table.parquet#column`;
+            - a video (`.mp4`, `.mov`, `.mkv`, `.webm`, ...), by its frames, named `clip.mp4#000012`; needs PyAV;
+            - a data set of `datasets`, or a column of it;
+            - an encoded image's bytes, or an open file;
+            - a Pillow image; an array `(H, W, 3)` or `(N, H, W, 3)`; a tensor `(3, H, W)` or `(N, 3, H, W)`: see
+              `array_to_image` and `tensor_to_image` for types and ranges;
+            - a column of a table.
         report: counts the files that are left out, as they are no images.
 
     Raises:
         InputError, ImageDecodeError: for anything else.
+        MissingDependencyError: for a table or a video, without the library that reads it.
 
     >>> [name for name, read in sources(["me.png", np.zeros((8, 8, 3), np.uint8)])]
     ['me.png', '1']
     """
     report = SourceReport() if report is None else report
-    if isinstance(images, str | os.PathLike) and not os.path.exists(_path(images)):
-        raise MissingImageError(f"{_path(images)}: there is no such file or folder")
+    if isinstance(images, str | os.PathLike):
+        check_local(_path(images))
+        if kind_of_path(_path(images)) != "pattern" and not os.path.exists(split_column(_path(images))[0]):
+            raise MissingImageError(f"{_path(images)}: there is no such file or folder")
     seen: Counter[str] = Counter()
     for index, (name, read) in enumerate(_sources(images, report.left_out, nested=False)):
         if name:
             yield _unique(name, seen), read
         else:
-            yield _unique(str(index), seen), partial(_read_unnamed, index, read)
+            yield _unique(str(index), seen), Labelled(str(index), read)
     if report.left_out:
         logger.info("%s", SourceReport(left_out=report.left_out))
 
@@ -115,26 +125,27 @@ def _unique(name: str, seen: Counter[str]) -> str:
         name = f"{name}#{seen[name]}"
 
 
-def _read_unnamed(index: int, read: Reader, reduction: Reduction | None = None) -> Image.Image:
-    try:
-        return read(reduction)
-    except DitifeatError as error:
-        raise type(error)(f"{index}: {error}") from error
-
-
 def _sources(images: Any, left_out: Counter[str], nested: bool) -> Iterator[Source]:
     if isinstance(images, str | os.PathLike):
         yield from _path_sources(_path(images), left_out, nested)
     elif isinstance(images, Image.Image):
         name = getattr(images, "filename", "")
-        yield _path(name), _taken(partial(decode, images, _path(name) or THE_IMAGE))
+        yield _path(name), taken(partial(decode, images, _path(name) or THE_IMAGE))
     elif isinstance(images, bytes | bytearray | memoryview):
-        yield "", partial(decode, bytes(images), THE_IMAGE)
+        yield "", FromBytes(bytes(images), THE_IMAGE)
     elif hasattr(images, "read"):
         yield _file_source(images)
+    elif is_dataset(images):
+        for value, label in read_dataset(images):
+            if value is None or isinstance(value, dict | bytes | str):
+                yield cell_source(value, "", label)
+            else:
+                yield from _sources(value, left_out, nested=True)
+    elif isinstance(images, dict) and images.keys() == {"bytes", "path"}:
+        yield cell_source(images, "", THE_IMAGE)
     elif _is_tensor(images):
         rows = images if images.ndim == 4 else [images]
-        yield from (("", _taken(partial(tensor_to_image, row))) for row in rows)
+        yield from (("", taken(partial(tensor_to_image, row))) for row in rows)
     elif hasattr(images, "__array__"):
         yield from _array_sources(images, left_out)
     elif isinstance(images, Iterable) and not isinstance(images, Mapping | set | frozenset):
@@ -151,20 +162,57 @@ def _path(path: str | os.PathLike[str]) -> str:
 
 
 def _path_sources(path: str, left_out: Counter[str], nested: bool) -> Iterator[Source]:
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", path):
-        raise InputError(
-            f"{path[:80]}: is a URL, and nothing is downloaded; download it, and pass the file or its bytes"
-        )
-    if os.path.isdir(path):
-        for file in list_folder(path, left_out):
-            yield (file if nested else file.relative_to(path)).as_posix(), partial(decode, file, str(file))
-    elif is_tar(path):
-        for name, data in read_tar(path, left_out):
-            label = f"{path}/{name}"
-            read = partial(decode, data, label) if isinstance(data, bytes) else partial(_fail, data)
-            yield label if nested else name, read
-    else:
+    check_local(path)
+    kind = kind_of_path(path, nested)
+    if kind == "image":
         yield path, partial(decode, path, path)
+    elif kind == "list":
+        yield from _inside(path, read_list(path), nested, os.path.dirname(path))
+    elif kind == "video":
+        yield from read_video(path)
+    elif kind == "pattern":
+        yield from _pattern_sources(path, left_out, nested)
+    elif kind == "tar":
+        yield from _inside(path, read_tar(path, left_out), nested)
+    elif kind == "zip":
+        yield from _inside(path, read_zip(path, left_out), nested)
+    elif kind == "table":
+        yield from _inside(path, read_parquet(*split_column(path)), nested)
+    else:
+        yield from _folder_sources(path, left_out, nested)
+
+
+def _inside(path: str, found: Iterator[Source], nested: bool, folder: str | None = None) -> Iterator[Source]:
+    """With names from outside, if what holds the images is one of several."""
+    for name, read in found:
+        yield os.path.join(path if folder is None else folder, name) if nested and name else name, read
+
+
+def _folder_sources(path: str, left_out: Counter[str], nested: bool) -> Iterator[Source]:
+    others: Counter[str] = Counter()
+    files = list_folder(path, others)
+    if not files and others[".parquet"]:
+        yield from _inside(path, read_parquet(path), nested)
+        return
+    left_out.update(others)
+    for file in files:
+        yield (file if nested else file.relative_to(path)).as_posix(), partial(decode, file, str(file))
+
+
+def _pattern_sources(pattern: str, left_out: Counter[str], nested: bool) -> Iterator[Source]:
+    try:
+        paths = expand(pattern, left_out)
+    except MissingInputError as error:
+        if not nested:
+            raise
+        yield pattern, Failing(MissingImageError(str(error)))
+        return
+    shards = not nested and BRACES.search(pattern) is not None and all(map(is_tar, paths))
+    for path in paths:
+        if shards:
+            yield from read_tar(path, left_out)
+        else:
+            yield from _path_sources(path, left_out, nested=True)
 
 
 def _file_source(file: Any) -> Source:
@@ -178,7 +226,7 @@ def _file_source(file: Any) -> Source:
         ) from error
     if not isinstance(data, bytes):
         raise InputError(f"{name or 'the file'}: is open as text; open it with mode 'rb'")
-    return name, partial(decode, data, name or THE_IMAGE)
+    return name, FromBytes(data, name or THE_IMAGE)
 
 
 def _array_sources(images: Any, left_out: Counter[str]) -> Iterator[Source]:
@@ -198,22 +246,9 @@ def _array_sources(images: Any, left_out: Counter[str]) -> Iterator[Source]:
         raise InputError(f"{type(images).__name__} of numbers is not images; pass the column of their paths")
     else:
         for row in array if array.ndim == 4 else [array]:
-            yield "", _taken(partial(array_to_image, row))
+            yield "", taken(partial(array_to_image, row))
 
 
 def _is_tensor(images: Any) -> bool:
     torch = sys.modules.get("torch")  # who has a tensor has imported it
     return torch is not None and isinstance(images, torch.Tensor)
-
-
-def _taken(read: Callable[[], Image.Image]) -> Reader:
-    """Read now, in the caller's thread: the object may change when its owner goes on."""
-    try:
-        image = read()
-    except DitifeatError as error:
-        return partial(_fail, error)
-    return lambda reduction=None: image
-
-
-def _fail(error: DitifeatError, reduction: Reduction | None = None) -> Image.Image:
-    raise error

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from ditifeat import InputError
+from ditifeat.data.archives import read_tar
 from ditifeat.data.decode import HAS_HEIC
-from ditifeat.data.folders import list_folder, read_tar
+from ditifeat.data.folders import list_folder
 from ditifeat.data.sources import SourceReport, sources
 from tests.conftest import make_image
 
