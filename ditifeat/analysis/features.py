@@ -7,20 +7,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from ditifeat.analysis.columns import dims_of_range
+from ditifeat.analysis.origin import Origin, check_same_origin
 from ditifeat.analysis.shards import SUFFIX, Rows, iterate_rows, read_folder, read_header, write_folder
 from ditifeat.analysis.storage import Content, read_file, write_file
-from ditifeat.errors import InputError, MissingDependencyError
+from ditifeat.analysis.tables import Table, read_dataset, read_frame, to_dataset, to_frame
+from ditifeat.errors import InputError
 from ditifeat.model.partition import TimeStepPartition
 from ditifeat.schema import boolean, from_dict, integer
 
 if TYPE_CHECKING:
+    import datasets
     import pandas
-
 
 FORMAT_VERSION = 1
 
@@ -205,18 +208,55 @@ class Features:
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame, one row per image, with columns `s07_d034`: subset 7, dimension 34.
 
+        Its `attrs` say what made the features. They stay where pandas keeps them: in selections of rows, joins, and Parquet.
+
         Raises:
             MissingDependencyError: if pandas is not installed.
 
         >>> features.to_pandas().loc["0.png"].shape
         (512,)
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise MissingDependencyError("a DataFrame needs pandas: pip install pandas") from error
-        index = pandas.Index(self.names, name="name")
-        return pandas.DataFrame(np.atleast_2d(self.array), index=index, columns=column_names(self.partition))
+        return to_frame(self._table())
+
+    @staticmethod
+    def from_pandas(frame: pandas.DataFrame) -> Features:
+        """Take back what `to_pandas` gave, or rows of it: names, partition, model and all.
+
+        Raises:
+            InputError: for a frame with other columns, or without the `attrs` of `to_pandas`.
+
+        >>> frame = features.to_pandas().sort_index(ascending=False).head(3)
+        >>> ditifeat.Features.from_pandas(frame).names
+        ('7.png', '6.png', '5.png')
+        """
+        return _from_table("the DataFrame", read_frame(frame))
+
+    def to_dataset(self) -> datasets.Dataset:
+        """Return a `datasets.Dataset` with columns `name` and `features`; its description says what made them.
+
+        Raises:
+            MissingDependencyError: if datasets is not installed.
+
+        >>> features.to_dataset().column_names  # doctest: +SKIP
+        ['name', 'features']
+        """
+        return to_dataset(self._table())
+
+    @staticmethod
+    def from_dataset(dataset: datasets.Dataset) -> Features:
+        """Take back what `to_dataset` gave, or rows of it; other columns are left out.
+
+        Raises:
+            InputError: for a dataset without these columns or this description.
+
+        >>> ditifeat.Features.from_dataset(features.to_dataset().select([2, 5])).names  # doctest: +SKIP
+        ('2.png', '5.png')
+        """
+        return _from_table("the dataset", read_dataset(dataset))
+
+    def _table(self) -> Table:
+        header = {**self.header, "skipped": list(self.skipped), "single": self.ndim == 1}
+        return Table(list(self.names), np.atleast_2d(self.array), header)
 
     @property
     def header(self) -> dict[str, Any]:
@@ -297,36 +337,6 @@ class Features:
                 yield replace(part, skipped=features.skipped if start == 0 else ())
 
 
-class Origin(NamedTuple):
-    """What made codes: hashes of weights and preprocessing, "" where unknown; whether flips were averaged, None where unknown."""
-
-    weights: str
-    preprocessing: str
-    flip_average: bool | None
-
-
-def check_same_origin(ours: Origin, theirs: Origin) -> None:
-    """Refuse to mix codes of different encoders, of images that were preprocessed differently, or averaged over flips in part.
-
-    What is unknown is not refused.
-
-    Raises:
-        InputError: with what differs, and how to encode.
-    """
-    nevertheless = "or pass the bare array if they are to be mixed nevertheless"
-    what = ("of other weights", "of images that were preprocessed in another way")
-    for mine, other, which in zip(ours[:2], theirs[:2], what, strict=True):
-        if mine and other and mine != other:
-            raise InputError(
-                f"features {which} ({other[:12]}, not {mine[:12]}); encode them with the same model and crop, {nevertheless}"
-            )
-    if None not in (ours.flip_average, theirs.flip_average) and ours.flip_average != theirs.flip_average:
-        found, wanted = ("averaged over flips", "plain") if theirs.flip_average else ("plain", "averaged over flips")
-        raise InputError(
-            f"features that are {found}, not {wanted}; encode them with flip_average={ours.flip_average}, {nevertheless}"
-        )
-
-
 def as_codes(values: Any, what: str) -> np.ndarray:
     """Read float32 codes from an array, a table, `Features`, or a tensor on any device.
 
@@ -345,33 +355,14 @@ def as_codes(values: Any, what: str) -> np.ndarray:
         raise InputError(f"{what} cannot be read as an array of numbers ({error})") from error
 
 
-def dims_of_range(partition: TimeStepPartition, time_steps: Any) -> slice:
-    """The dimensions of a range (lo, hi) of time-steps.
-
-    Raises:
-        InputError: for anything but two time-steps between which a subset begins.
-
-    >>> from ditifeat.analysis.features import dims_of_range
-    >>> dims_of_range(encoder.partition, (0, 50))
-    slice(0, 10, None)
-    """
-    try:
-        lo, hi = time_steps
-    except (TypeError, ValueError):
-        raise InputError(f"time_steps = {time_steps!r} is not (lo, hi), like (500, 1000)") from None
-    return partition.dims_of_time_steps(lo, hi)
-
-
-def column_names(partition: TimeStepPartition) -> list[str]:
-    """The names of a code's dimensions: `s07_d034` is dimension 34, of subset 7."""
-    return [f"s{s:02d}_d{d:03d}" for d, s in enumerate(partition.subset_of_dim)]
-
-
-def _from_header(path: Path, array: np.ndarray, names: Any, skipped: Any, header: dict[str, Any]) -> Features:
+def _from_header(path: Path | str, array: np.ndarray, names: Any, skipped: Any, header: dict[str, Any]) -> Features:
     """Features of what a file holds; its header is a stranger's."""
     try:
         if header["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format_version {header['format_version']!r}, not {FORMAT_VERSION}")
+        texts = (*names, *skipped, *(header[key] for key in ("model", "weights", "preprocessing")))
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("names, model, weights and preprocessing must be text")
         return Features(
             array if array.dtype == np.float32 else array.astype(np.float32),
             tuple(names),
@@ -384,3 +375,9 @@ def _from_header(path: Path, array: np.ndarray, names: Any, skipped: Any, header
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: does not hold features ({error}); make it again with encode") from error
+
+
+def _from_table(what: str, table: Table) -> Features:
+    single = table.header.get("single") is True and len(table.names) == 1
+    array = table.array[0] if single else table.array
+    return _from_header(what, array, table.names, table.header.get("skipped"), table.header)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ditifeat.analysis.features import Features, Origin, as_codes, check_same_origin
+from ditifeat.analysis.features import Features, as_codes
+from ditifeat.analysis.origin import Origin, check_same_origin
 from ditifeat.errors import InputError, MissingDependencyError, ModelError, UnknownNameError
 from ditifeat.files import read_tensors, write_tensors
 

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
-from ditifeat.analysis.features import column_names, dims_of_range
+from ditifeat.analysis.columns import column_names, dims_of_range
 from ditifeat.data.preprocessing import Crop
 from ditifeat.encoding.device import choose_device
 from ditifeat.encoding.encoder import WEIGHTS, Encoder, encode, load_encoder

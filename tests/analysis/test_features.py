@@ -8,7 +8,6 @@ import torch
 
 from ditifeat import Features, InputError, ModelError, TimeStepPartition
 from ditifeat.files import read_tensors
-from tests.conftest import without_package
 
 ORIGIN = {
     "model": "made up",
@@ -189,13 +188,10 @@ def test_a_failed_save_leaves_the_old_file(features, tmp_path, monkeypatch):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["x.npz"]
 
 
-def test_pandas(features, monkeypatch):
+def test_pandas(features):
     frame = features.to_pandas()
     assert frame.shape == (10, 32) and frame.index[0] == "00.png"
     assert frame.columns[0] == "s00_d000" and frame.columns[-1] == "s07_d031"
-    without_package(monkeypatch, "pandas")
-    with pytest.raises(ImportError, match="pip install pandas"):
-        features.to_pandas()
 
 
 @pytest.mark.parametrize("array", [np.zeros((2, 8), np.float32), np.zeros((1, 2, 8)), [[0.0] * 8]])
