@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ditifeat
-from ditifeat.app import commands
+from ditifeat.app import commands, factors
 from ditifeat.app.telemetry import disable_telemetry
 from ditifeat.errors import DitifeatError
 from ditifeat.train.arguments import add_arguments, run
@@ -111,8 +111,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ditifeat {ditifeat.__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
-        _add_encode, _add_probe, _add_edit, _add_lost, _add_search, _add_resize, _add_train, _add_benchmark, _add_evaluate_edits,
-        _add_evaluate_dm, _add_convert, _add_push, _add_info, _add_demo, _add_quickstart,
+        _add_encode, _add_probe, _add_edit, _add_lost, _add_search, _add_resize, _add_factors, _add_train, _add_benchmark,
+        _add_evaluate_edits, _add_evaluate_dm, _add_convert, _add_push, _add_info, _add_demo, _add_quickstart,
     ):  # fmt: skip
         add(subparsers)
     return parser
@@ -289,6 +289,11 @@ def _add_resize(subparsers: Subparsers) -> None:
     resize.add_argument(
         "--on-error", choices=("raise", "skip"), default="raise", help="at an image that cannot be decoded"
     )
+
+
+def _add_factors(subparsers: Subparsers) -> None:
+    text, example = "draw images of known factors, to train on and to check features", "--count 20000 --out images.tar"
+    factors.add_arguments(_add(subparsers, "factors", text, example, factors.run))
 
 
 def _add_train(subparsers: Subparsers) -> None:

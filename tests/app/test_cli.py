@@ -16,7 +16,7 @@ from ditifeat.app import commands
 from ditifeat.app.cli import build_parser, main
 
 COMMANDS = [
-    "encode", "probe", "edit", "lost", "search", "resize", "train", "benchmark", "evaluate-edits", "evaluate-dm",
+    "encode", "probe", "edit", "lost", "search", "resize", "factors", "train", "benchmark", "evaluate-edits", "evaluate-dm",
     "convert", "push", "info", "demo", "quickstart",
 ]  # fmt: skip
 
@@ -52,6 +52,7 @@ FUNCTIONS = {
     "lost": "editing.lost lost",
     "search": "analysis.features Features.nearest",
     "resize": "data.resize resize",
+    "factors": "data.factors write",
     "benchmark": "benchmark.benchmark benchmark",
     "evaluate-edits": "benchmark.edits evaluate_edits",
     "evaluate-dm": "benchmark.evaluate_dm evaluate_dm",
