@@ -112,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         _add_encode, _add_probe, _add_edit, _add_lost, _add_search, _add_resize, _add_factors, _add_train, _add_benchmark,
-        _add_evaluate_edits, _add_evaluate_dm, _add_convert, _add_push, _add_info, _add_demo, _add_quickstart,
+        _add_evaluate_edits, _add_evaluate_dm, _add_evaluate_factors, _add_convert, _add_push, _add_info, _add_demo, _add_quickstart,
     ):  # fmt: skip
         add(subparsers)
     return parser
@@ -294,6 +294,12 @@ def _add_resize(subparsers: Subparsers) -> None:
 def _add_factors(subparsers: Subparsers) -> None:
     text, example = "draw images of known factors, to train on and to check features", "--count 20000 --out images.tar"
     factors.add_arguments(_add(subparsers, "factors", text, example, factors.run))
+
+
+def _add_evaluate_factors(subparsers: Subparsers) -> None:
+    text, example = "check codes of drawn images against their factors", "run run-pdae --out table"
+    parser = _add(subparsers, "evaluate-factors", text, example, factors.run_evaluation)
+    factors.add_evaluation_arguments(parser)
 
 
 def _add_train(subparsers: Subparsers) -> None:

@@ -138,12 +138,22 @@ def _disentanglement(codes: np.ndarray, targets: np.ndarray, train: np.ndarray) 
     if targets.shape[1] < 2 or min((known & train).sum(), (known & ~train).sum()) < 2:
         return {}
     separated = tad(codes[known & ~train], targets[known & ~train])
-    importance = dci(_importance(codes[known & train], targets[known & train]))
+    importance = dci(lasso_importance(codes[known & train], targets[known & train]))
     return {"tad": separated.tad, "captured": separated.captured, **importance._asdict()}
 
 
-def _importance(codes: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Absolute weights of a lasso per attribute, `(d, attributes)`, as DCI's authors take them."""
+def lasso_importance(codes: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Fit a lasso per attribute, and return its absolute weights `(d, attributes)`, which DCI's authors take for importance.
+
+    Args:
+        codes: `(n, d)`.
+        targets: `(n, attributes)`, real or 0 and 1; both are standardised.
+
+    >>> from ditifeat.benchmark.scores import lasso_importance
+    >>> signs = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]])
+    >>> lasso_importance(signs, signs).round(2).tolist()
+    [[0.99, 0.0], [0.0, 0.99]]
+    """
     from sklearn.linear_model import Lasso
 
     def standardised(x: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from ditifeat.app.cli import build_parser, main
 
 COMMANDS = [
     "encode", "probe", "edit", "lost", "search", "resize", "factors", "train", "benchmark", "evaluate-edits", "evaluate-dm",
+    "evaluate-factors",
     "convert", "push", "info", "demo", "quickstart",
 ]  # fmt: skip
 
@@ -56,6 +57,7 @@ FUNCTIONS = {
     "benchmark": "benchmark.benchmark benchmark",
     "evaluate-edits": "benchmark.edits evaluate_edits",
     "evaluate-dm": "benchmark.evaluate_dm evaluate_dm",
+    "evaluate-factors": "benchmark.factors evaluate_factors",
     "convert": "pretrained.official convert",
     "push": "pretrained.push push",
     "demo": "app.page serve",
