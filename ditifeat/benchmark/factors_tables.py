@@ -106,7 +106,7 @@ def plot_theory(errors: dict[str, np.ndarray], lost: dict[str, int], path: Path)
     axes.axhline(0.25, color="gray", linewidth=0.8, linestyle="--")
     axes.set_xlabel("time-step")
     axes.set_ylabel("error of telling two values apart")
-    axes.legend(fontsize=7, title="lost at", title_fontsize=7)
+    axes.legend(fontsize=7, title="lost at", title_fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     save_figure(figure, path)
 
 

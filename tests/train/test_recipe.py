@@ -1,5 +1,6 @@
 """Recipes: those of the package, YAML as people write it, what is refused, and overrides."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ FOLDER = Path(ditifeat.__file__).parent / "train" / "recipes"
 
 def test_recipes_of_the_package():
     mini = [f"celeba64-mini{system}" for system in ("", "-diffae", "-pdae", "-simclr")]
-    assert recipe_names() == ["bedroom128", "celeba64", *mini, "ffhq128", "images64"]
+    drawn = ["factors32", "factors32-off", "factors32-pdae"]
+    assert recipe_names() == ["bedroom128", "celeba64", *mini, *drawn, "ffhq128", "images64"]
     assert [load_recipe(name).method for name in mini] == ["diti", "diffae", "diti", "contrastive"]
     paper = load_recipe("celeba64").section.optimiser
     assert (paper.batch, paper.lr, paper.ema) == (128, 1e-4, 0.9999)
@@ -34,6 +36,12 @@ def test_recipes_of_the_package():
         recipe = load_recipe(name)
         assert recipe.partition.k == 64 and recipe.partition.dims_per_stage == (10, 25, 327, 100, 50)
         assert not recipe.section.warm_start  # what the paper does not do is off
+
+
+def test_the_recipes_for_drawn_images_differ_in_one_thing_each():
+    on, off, pdae = (load_recipe(name) for name in ("factors32", "factors32-off", "factors32-pdae"))
+    assert replace(off, name=on.name, section=replace(off.section, detach="on")) == on
+    assert replace(pdae, name=on.name, partition=on.partition) == on and pdae.partition.k == 1
 
 
 def test_the_recipe_for_anybody_s_images_cuts_no_face():
