@@ -185,20 +185,51 @@ def write_text(path: Path, text: str) -> None:
     atomic_write(path, lambda partial: partial.write_text(text, "utf-8"))
 
 
+CHECKSUM = "sha256"  # the key of a safetensors file's metadata that holds the hash of all else
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file, as `atomic_write`."""
+    """Write a safetensors file, as `atomic_write`; the same tensors and metadata give the same bytes.
+
+    Its metadata hold a hash of all else, by which `read_tensors` finds damage.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    metadata = metadata or {}
+    said = metadata | {CHECKSUM: _checksum(contiguous, metadata)}
 
     def write(partial: Path) -> None:
         try:
-            save_file(contiguous, partial, metadata)
+            save_file(contiguous, partial, said)
         except SafetensorError as error:  # its writer's way to say that the disk is full
             raise OSError(str(error)) from error
+        _sort_metadata(partial)
 
     atomic_write(path, write)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Order a safetensors file's metadata, which its writer has in another order each time, by key."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        if len(text) == length:
+            file.seek(8)
+            file.write(text)
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    import torch
+
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for key, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([key, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -206,19 +237,24 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises:
         MissingFileError: if it does not exist.
-        ModelError: if it is not a whole safetensors file.
+        ModelError: if it is not a whole safetensors file, or, of those that `write_tensors` wrote, not what was written.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
     except FileNotFoundError:
         raise MissingFileError(f"{path}: there is no such file") from None
-    except SafetensorError as error:
-        raise ModelError(f"{path}: is not a whole safetensors file ({error}); fetch or make it again") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, ValueError, RuntimeError, AttributeError) as error:  # the latter of types that torch lacks
+        raise ModelError(f"{path}: is not a whole safetensors file ({error}); fetch or make it again") from error
+    checksum = metadata.pop(CHECKSUM, None)
+    if checksum is not None and checksum != _checksum(tensors, metadata):
+        raise ModelError(f"{path}: is damaged, as its {CHECKSUM} is another; fetch or make it again")
+    return tensors, metadata
 
 
 DTYPES = ("torch.float32", "torch.float16", "torch.bfloat16")

@@ -35,14 +35,18 @@ REFUSED = {
 }
 
 LIMITS = {
-    "in_channels": 4096,
-    "out_channels": 4096,
-    "latent_channels": 4096,
-    "layers_per_block": 32,
-    "time_embedding_dim": 65536,
-    "norm_num_groups": 8192,
-    "num_vq_embeddings": 2**20,
-    "vq_embed_dim": 4096,
+    "in_channels": (1, 4096),
+    "out_channels": (1, 4096),
+    "latent_channels": (1, 4096),
+    "layers_per_block": (1, 32),
+    "time_embedding_dim": (1, 65536),
+    "norm_num_groups": (1, 8192),
+    "attn_norm_num_groups": (1, 8192),
+    "attention_head_dim": (1, 8192),
+    "downsample_padding": (0, 1),
+    "freq_shift": (0, 1),
+    "num_vq_embeddings": (1, 2**20),
+    "vq_embed_dim": (1, 4096),
 }
 
 
@@ -83,7 +87,7 @@ def build_network(kind: type, values: Mapping[str, Any], where: str) -> Any:
     Raises:
         ModelError: for a number out of bounds, or what diffusers cannot build.
     """
-    _check_bounds(values, where)
+    _check_bounds(kind, values, where)
     try:
         with torch.device("meta"):
             return kind(**values)
@@ -119,16 +123,33 @@ def write_network_config(network: Any, folder: Path) -> None:
     write_text(folder / "config.json", json.dumps({"_class_name": type(network).__name__, **kept}, indent=2) + "\n")
 
 
-def _check_bounds(config: Mapping[str, Any], where: str) -> None:
+def _check_bounds(kind: type, config: Mapping[str, Any], where: str) -> None:
     """Numbers that a network could have, before anything is built from them."""
     channels = config.get("block_out_channels", ())
     if not isinstance(channels, list | tuple) or len(channels) > 10:
         raise ModelError(f"{where}: block_out_channels must list at most 10 levels")
-    numbers = {f"block_out_channels[{i}]": (c, 8192) for i, c in enumerate(channels)}
-    numbers |= {key: (config[key], limit) for key, limit in LIMITS.items() if config.get(key) is not None}
-    for key, (value, limit) in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-            raise ModelError(f"{where}: {key} = {value!r} is not within 1..{limit}")
-    scale = config.get("scaling_factor", 1.0)
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not (math.isfinite(scale) and scale > 0):
-        raise ModelError(f"{where}: scaling_factor = {scale!r} must be a number above 0")
+    numbers = {f"block_out_channels[{i}]": (c, (1, 8192)) for i, c in enumerate(channels)}
+    numbers |= {key: (config[key], limits) for key, limits in LIMITS.items() if config.get(key) is not None}
+    for key, (value, (low, high)) in numbers.items():
+        if not _is_number(value, int) or not low <= value <= high:
+            raise ModelError(f"{where}: {key} = {value!r} is not within {low}..{high}")
+    for key in ("scaling_factor", "norm_eps", "mid_block_scale_factor"):
+        if not _is_number(config.get(key, 1.0), float) or config.get(key, 1.0) <= 0:
+            raise ModelError(f"{where}: {key} = {config[key]!r} must be a number above 0")
+    for key, parameter in inspect.signature(kind.__init__).parameters.items():  # type: ignore[misc]
+        expected = type(parameter.default)
+        value = config.get(key)
+        if value is None or expected not in (bool, int, float, str):
+            continue
+        if not (_is_number(value, float) if expected in (int, float) else isinstance(value, expected)):
+            raise ModelError(f"{where}: {key} = {value!r} must be of type {expected.__name__}")
+    offset = config.get("shift_factor")
+    if offset is not None and not _is_number(offset, float):
+        raise ModelError(f"{where}: shift_factor = {offset!r} must be a number")
+
+
+def _is_number(value: Any, kind: type[int] | type[float]) -> bool:
+    """Whether it is a finite number of that type; True is none, and 1 is a float too."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) if kind is int else math.isfinite(value)
