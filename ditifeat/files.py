@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,9 +227,14 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
     digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
     for key, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([key, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor_label(key, str(tensor.dtype).removeprefix("torch."), tensor.shape))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def tensor_label(key: str, dtype: str, shape: Sequence[int]) -> bytes:
+    """What a file's checksum says of a tensor before its bytes."""
+    return json.dumps([key, dtype, list(shape)]).encode()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -310,7 +310,7 @@ class Features:
             names, array, skipped = read_folder(path)
             return _from_header(path, array, names, skipped, read_header(path))
         array, about = read_file(path)
-        return _from_header(path, array, about.pop("names", None), about.pop("skipped", None), about)
+        return _from_header(path, array, about.get("names"), about.get("skipped"), about)
 
     @staticmethod
     def iterate(path: str | Path, count: int = 8192) -> Iterator[Features]:
@@ -360,18 +360,18 @@ def _from_header(path: Path | str, array: np.ndarray, names: Any, skipped: Any, 
     try:
         if header["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format_version {header['format_version']!r}, not {FORMAT_VERSION}")
-        texts = (*names, *skipped, *(header[key] for key in ("model", "weights", "preprocessing")))
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError("names, model, weights and preprocessing must be text")
+        if array.dtype not in (np.float32, np.float16):
+            raise ValueError(f"its type is {array.dtype}, not float32 or float16")
+        texts = {key: header[key] for key in ("model", "weights", "preprocessing")}
+        if not all(isinstance(text, str) for text in (*texts.values(), *names, *skipped)):
+            raise ValueError("a name or a hash is no text")
         return Features(
-            array if array.dtype == np.float32 else array.astype(np.float32),
+            array.astype(np.float32, copy=False),
             tuple(names),
             from_dict(TimeStepPartition, header["partition"]),
-            header["model"],
-            header["weights"],
-            header["preprocessing"],
-            boolean("flip_average", header["flip_average"]),
-            tuple(skipped),
+            **texts,
+            flip_average=boolean("flip_average", header["flip_average"]),
+            skipped=tuple(skipped),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: does not hold features ({error}); make it again with encode") from error

@@ -241,7 +241,7 @@ class ProbeReport(Mapping[str, AttributeProbe]):
                 values |= {key: tuple(values[key]) for key in ("alone", "cumulative")}
                 probes[values["name"]] = AttributeProbe(**values, **arrays)
             return ProbeReport(probes, tuple((lo, hi) for lo, hi in text["ranges"]), text["about"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ModelError(f"{path}: does not hold a probe's report ({error})") from error
 
 

@@ -110,8 +110,9 @@ def write_shard(path: Path, rows: Rows, header: dict[str, Any]) -> None:
     """
     parquet = require("pyarrow.parquet", "parquet")
     table = rows_to_table(rows).replace_schema_metadata({KEY: json.dumps(header)})
-    # Floats of codes hardly compress, and no value comes twice.
-    written = {"compression": {"name": "zstd", "error": "zstd"}, "use_dictionary": ["error"], "row_group_size": 8192}
+    # Floats of codes hardly compress, and no value comes twice. Damaged pages are found by their checksums.
+    packed = {"compression": {"name": "zstd", "error": "zstd"}, "use_dictionary": ["error"]}
+    written = {**packed, "row_group_size": 8192, "write_page_checksum": True}
     atomic_write(path, lambda partial: parquet.write_table(table, partial, **written))
 
 
@@ -167,7 +168,8 @@ def read_header(folder: Path) -> dict[str, Any]:
         MissingInputError, InputError: if it holds no shards of features, or the run that writes it is not finished.
     """
     state = folder / STATE
-    if state.exists() and not read_json(state).get("finished"):
+    said = read_json(state) if state.exists() else {"finished": True}
+    if not (isinstance(said, dict) and said.get("finished")):
         raise InputError(f"{folder}: is not finished; run the command that makes it again, and it goes on")
     return _header(list_shards(folder)[0])
 
@@ -238,14 +240,14 @@ def _header(path: Path) -> dict[str, Any]:
         if not isinstance(header, dict):
             raise TypeError("its header is no mapping")
         return header
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: does not say which model made it ({error}); make it with encode") from error
 
 
 def _open(path: Path) -> Any:
     parquet = require("pyarrow.parquet", "parquet")
     try:
-        return parquet.ParquetFile(path, memory_map=True)
+        return parquet.ParquetFile(path, memory_map=True, page_checksum_verification=True)
     except FileNotFoundError:
         raise MissingInputError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:  # pyarrow's own derive from these

@@ -5,6 +5,7 @@ A `.npy` has a file beside it, `NAME.npy.json`, with the names and what made the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from ditifeat.errors import InputError, MissingInputError
-from ditifeat.files import atomic_write, read_json, read_tensors, write_text
+from ditifeat.files import CHECKSUM, atomic_write, read_json, read_tensors, tensor_label, write_text
 
 SAFETENSORS_HEADER = 100_000_000  # bytes that its readers take at most
 
@@ -64,7 +65,10 @@ def read_file(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """
     if not path.exists():
         raise MissingInputError(f"{path}: there is no such file")
-    return READERS.get(path.suffix, _read_npz)(path)
+    array, about = READERS.get(path.suffix, _read_npz)(path)
+    if not isinstance(about, dict) or not all(isinstance(about.get(key), list) for key in ("names", "skipped")):
+        raise InputError(f"{path}: does not say which images it holds; make it again with encode")
+    return array, about
 
 
 def about_path(path: Path) -> Path:
@@ -102,18 +106,28 @@ def _write_safetensors(path: Path, content: Content) -> None:
     size = int(np.prod(content.shape)) * content.dtype.itemsize
     tensor = {"dtype": SAFETENSORS_DTYPES[content.dtype.name], "shape": content.shape, "data_offsets": [0, size]}
     metadata = {"ditifeat": json.dumps(content.about)}
-    header = json.dumps({"__metadata__": metadata, "features": tensor}).encode()
-    header += b" " * (-len(header) % 8)
-    if len(header) > SAFETENSORS_HEADER:
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())  # as `files.write_tensors` has it
+    digest.update(tensor_label("features", content.dtype.name, content.shape))
+
+    def header() -> bytes:
+        text = json.dumps({"__metadata__": metadata | {CHECKSUM: digest.hexdigest()}, "features": tensor}).encode()
+        return text + b" " * (-len(text) % 8)
+
+    length = len(header())
+    if length > SAFETENSORS_HEADER:
         raise InputError(f"{path.name}: the names of {content.shape[0]} images are too long for it; save as .parquet")
     with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        _write_blocks(file, content)
+        file.write(length.to_bytes(8, "little") + header())
+        _write_blocks(file, content, digest.update)
+        file.seek(8)
+        file.write(header())  # of the same length, with the hash of what is known now
 
 
-def _write_blocks(file: IO[bytes], content: Content) -> None:
+def _write_blocks(file: IO[bytes], content: Content, watch: Callable[[memoryview], object] = len) -> None:
     for block in content.blocks:
-        file.write(np.ascontiguousarray(block, content.dtype).reshape(-1).view(np.uint8).data)
+        data = np.ascontiguousarray(block, content.dtype).reshape(-1).view(np.uint8).data
+        watch(data)
+        file.write(data)
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
@@ -121,6 +135,8 @@ def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         raise InputError(f"{path}: is no .npz file of features; make one with encode")
     try:
         with np.load(path, allow_pickle=False) as data:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in data.zip.infolist()):
+                raise ValueError("it is compressed, and could unpack to any size")
             return data["features"], json.loads(str(data["about"]))
     except Exception as error:  # a damaged zip raises whatever its bytes lead to
         raise InputError(f"{path}: cannot be read as features ({error}); make it again with encode") from error
@@ -142,7 +158,7 @@ def _read_safetensors(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     tensors, metadata = read_tensors(path)
     try:
         return tensors["features"].numpy(), json.loads(metadata["ditifeat"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:  # TypeError of bfloat16, which numpy lacks
         raise InputError(f"{path}: does not hold features ({error}); make it again with encode") from error
 
 

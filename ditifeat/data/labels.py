@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -176,7 +177,7 @@ def _numbers(attribute: str, values: np.ndarray, rows: int) -> np.ndarray:
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"attribute {attribute}: labels must be numbers (0/1, -1/1 or real, with a decimal point), not words: "
-            f"{error}; encode words as one 0/1 column per word (pandas.get_dummies)"
+            f"{shorten(str(error), 120)}; encode words as one 0/1 column per word (pandas.get_dummies)"
         ) from None
     if np.isinf(numbers).any():
         raise InputError(f"attribute {attribute}: {int(np.isinf(numbers).sum())} labels are infinite; drop those rows")

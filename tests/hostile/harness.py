@@ -21,6 +21,7 @@ MIB = 2**20
 KINDS = {
     "images": "tests.hostile.images",
     "files": "tests.hostile.files",
+    "misbehaving": "tests.hostile.misbehaving",
 }
 
 

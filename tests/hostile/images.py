@@ -22,7 +22,7 @@ def picture(mode="RGB", size=(48, 40), seed=0):
     small = np.random.default_rng(seed).integers(0, 256, (4, 4, 4), dtype=np.uint8)
     image = Image.fromarray(small, "RGBA").resize(size, Image.Resampling.BICUBIC)
     if mode in ("I;16", "I;16B"):
-        return Image.fromarray((np.asarray(image.convert("L")).astype(np.uint16) * 257))
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     return image if mode == "RGBA" else image.convert("LAB" if mode == "LAB" else "RGB").convert(mode)
 
 

@@ -7,7 +7,23 @@ import struct
 import zipfile
 import zlib
 
-EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0xFFFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1)
+EXTREMES = (
+    0,
+    1,
+    2,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0x10000,
+    0xFFFFFF,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**63 - 1,
+)
 
 HEADER = 512  # bytes in which sizes, counts and offsets stand
 
@@ -148,7 +164,9 @@ def mutate_tiff(data, rng, others):
             break
         way = rng.randrange(4)
         if way == 0:
-            struct.pack_into(order + "H", out, entry, rng.choice((256, 257, 258, 259, 262, 273, 277, 278, 279, 322, 339)))
+            struct.pack_into(
+                order + "H", out, entry, rng.choice((256, 257, 258, 259, 262, 273, 277, 278, 279, 322, 339))
+            )
         elif way == 1:
             struct.pack_into(order + "H", out, entry + 2, rng.randrange(0, 20))
         elif way == 2:
@@ -225,7 +243,9 @@ def mutate_value(value, rng):
         elif way == 6 and isinstance(holder, dict):
             holder[str(key) + rng.choice(("x", " ", "\0", "2"))] = holder.pop(key)
         elif isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
-            holder[key] = rng.choice((holder[key] + 1, holder[key] - 1, -holder[key], holder[key] * 1000, holder[key] / 3))
+            holder[key] = rng.choice(
+                (holder[key] + 1, holder[key] - 1, -holder[key], holder[key] * 1000, holder[key] / 3)
+            )
         else:
             holder[key] = rng.choice((copy.deepcopy(value), [holder[key]], json.dumps(holder[key])))
     return value
@@ -251,7 +271,9 @@ def mutate_safetensors(data, rng, others):
         body = mutate_bytes(body, rng, [body])
     elif way == 1:
         entry = header[rng.choice([key for key in header if key != "__metadata__"])]
-        entry["dtype"] = rng.choice(("F64", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "C64"))
+        entry["dtype"] = rng.choice(
+            ("F64", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "C64")
+        )
     elif way == 2:
         entry = header[rng.choice([key for key in header if key != "__metadata__"])]
         entry["shape"] = rng.choice((
@@ -285,7 +307,10 @@ def mutate_npz(data, rng, others):
     if way == 0:
         members[place] = name, mutate_bytes(content, rng, [content])
     elif way == 1:
-        members[place] = name, content.replace(b"<f4", rng.choice((b"<f8", b"<i4", b"|O4", b"<U1", b"<c8", b"|V4", b"<f2")), 1)
+        members[place] = (
+            name,
+            content.replace(b"<f4", rng.choice((b"<f8", b"<i4", b"|O4", b"<U1", b"<c8", b"|V4", b"<f2")), 1),
+        )
     elif way == 2:
         shape = rng.choice((b"(1000000000, 512)", b"(-1,)", b"()", b"(2,)", b"(0, 0)", b"((),)", b"(1e9,)"))
         header = b"{'descr': '<f4', 'fortran_order': False, 'shape': " + shape + b", }"
@@ -298,12 +323,7 @@ def mutate_npz(data, rng, others):
     elif way == 5:
         members.append((rng.choice(("../../x.npy", "/x.npy", "about", "features", "x.py")), content))
     elif way == 6:
-        text = json.loads(next(array_text(c) for n, c in members if n == "about.npy"))
-        key = rng.choice(list(text))
-        try:
-            text[key] = json.dumps(mutate_value(json.loads(text[key]), rng))
-        except ValueError:
-            text[key] = rng.choice(HOSTILE_VALUES)
+        text = mutate_value(json.loads(next(array_text(c) for n, c in members if n == "about.npy")), rng)
         members = [(n, array_of(json.dumps(text)) if n == "about.npy" else c) for n, c in members]
     packed = zipfile.ZIP_DEFLATED if way == 7 else zipfile.ZIP_STORED
     out = io.BytesIO()
