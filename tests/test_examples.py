@@ -56,6 +56,20 @@ CASES = [
         "12 images, 2 classes: accuracy ",
         [],
     ),
+    ("retrieval.py", "{classes} --model {tiny} --count 3", "  all: 1.000, at random: 0.455", []),
+    (
+        "clustering.py",
+        "{classes} --model {tiny} --clusters 2 --time-steps 0 500 --shown 3",
+        "clusters.png: 12 images in 2 clusters\nadjusted Rand index with the folders: 1.000",
+        ["clusters.png"],
+    ),
+    ("fine_tune.py", "{classes} --model {tiny} --epochs 30", "  head fine-tuned too: 1.000", ["head.safetensors"]),
+    (
+        "pipeline.py",
+        "{table} --target kind --image file --model {tiny} --folds 2",
+        "12 rows, images and number; best: {'classifier__C': ",
+        [],
+    ),
 ]
 
 
@@ -82,6 +96,17 @@ def classes(tmp_path):
     return tmp_path / "classes"
 
 
+@pytest.fixture
+def table(classes):
+    """A CSV of these images, with a number that says nothing."""
+    rows = [
+        f"classes/{path.parent.name}/{path.name},{i % 3},{path.parent.name}"
+        for i, path in enumerate(sorted(classes.glob("*/*")))
+    ]
+    (classes.parent / "table.csv").write_text("\n".join(["file,number,kind", *rows]) + "\n")
+    return classes.parent / "table.csv"
+
+
 def run(monkeypatch, capsys, folder, name, *arguments):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -90,8 +115,8 @@ def run(monkeypatch, capsys, folder, name, *arguments):
 
 
 @pytest.mark.parametrize(("name", "arguments", "printed", "written"), CASES)
-def test_example(name, arguments, printed, written, data, classes, tiny_folder, tmp_path, monkeypatch, capsys):
-    words = arguments.format(data=data, classes=classes, tiny=tiny_folder).split()
+def test_example(name, arguments, printed, written, data, classes, table, tiny_folder, tmp_path, monkeypatch, capsys):
+    words = arguments.format(data=data, classes=classes, table=table, tiny=tiny_folder).split()
     assert printed in run(monkeypatch, capsys, tmp_path, name, *words)
     for file in written:
         assert (tmp_path / file).stat().st_size > 500
@@ -130,8 +155,19 @@ def test_learning_curve(data, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "curve.png").stat().st_size > 5000
 
 
+@slow
+def test_retraining(data, tiny_folder, tmp_path, monkeypatch, capsys):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(recipe_to_dict(tiny_recipe())))
+    words = [data, "--out", tmp_path / "run", "--images", 400, "--model", tiny_folder, "--recipe", recipe]
+    out = run(monkeypatch, capsys, tmp_path, "retrain.py", *words)
+    assert "learnt from 36 images; error left of 4 others, before and after" in out
+    errors = [[float(word) for word in line.split()[2:]] for line in out.splitlines() if line.startswith("  t ")]
+    assert len(errors) == 5 and sum(after for _, after in errors) < sum(before for before, _ in errors)
+
+
 def test_every_example_has_a_case():
-    cases = {getattr(case, "values", case)[0] for case in CASES} | {"learning_curve.py"}
+    cases = {getattr(case, "values", case)[0] for case in CASES} | {"learning_curve.py", "retrain.py"}
     assert cases == {path.name for path in EXAMPLES.glob("*.py")}
 
 
