@@ -31,12 +31,6 @@ CASES = [
     ),
     pytest.param("solvers.py", "{data} --skip 39 --model {tiny}", "| fixed-point | 20 + 20 |", [], marks=slow),
     (
-        "dm_samples.py",
-        "{data} --skip 24 --count 8 --steps 3 --model {tiny}",
-        "16 held-out images\n  8 samples, 3 steps: ",
-        ["samples.png"],
-    ),
-    (
         "make_faces.py",
         "faces --model {tiny} --seeds 3 5 --steps 2",
         "faces: 2 images",
