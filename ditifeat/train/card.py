@@ -82,18 +82,30 @@ def _training(recipe: Recipe, config: ModelConfig) -> str:
         "| stage: networks | images seen | seconds | precision | device | parameters |",
         "|---|---|---|---|---|---|",
     ]
-    for stage in ("dm", recipe.method):
-        if f"{stage}_networks" in facts:
-            columns = ("networks", "images", "seconds", "precision", "device", "parameters")
-            networks, *numbers = (str(facts.get(f"{stage}_{column}", "unknown")) for column in columns)
-            rows.append(f"| {stage}: {networks} | " + " | ".join(numbers) + " |")
-    settings = ", ".join(f"{key} `{value}`" for key, value in asdict(recipe.section).items() if key != "optimiser")
+    initial = facts.get("initial", {})
+    for stage, title, log in (
+        ("dm", "dm", facts if "dm_networks" in facts else initial),
+        (recipe.method, f"{recipe.method} of `{initial.get('name')}`, before", initial),
+        (recipe.method, recipe.method, facts),
+    ):
+        if f"{stage}_networks" in log:
+            rows.append(_stage(title, stage, log))
+    given = {key: value for key, value in asdict(recipe.section).items() if key not in ("optimiser", "initial")}
+    settings = ", ".join(f"{key} `{value}`" for key, value in given.items())
     about = f"Seed {recipe.seed}, {facts['training_images']} images."
+    if "name" in initial:
+        about += f" Training began with the weights of `{initial['name']}`."
     if "skipped_images" in facts:
         about += f" {facts['skipped_images']} more could not be decoded."
     if recipe.dm is not None and recipe.dm.pretrained is not None:
         about += f" The diffusion model is `{recipe.dm.pretrained}`, not trained here."
     return "\n".join(rows) + f"\n\n{about}" + (f" {settings}." if settings else "")
+
+
+def _stage(title: str, stage: str, facts: dict[str, Any]) -> str:
+    columns = ("networks", "images", "seconds", "precision", "device", "parameters")
+    networks, *numbers = (str(facts.get(f"{stage}_{column}", "unknown")) for column in columns)
+    return f"| {title}: {networks} | " + " | ".join(numbers) + " |"
 
 
 def _evaluation(evaluation: dict[str, Any]) -> str:

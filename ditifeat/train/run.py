@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
-from ditifeat.errors import DitifeatError, RecipeError, WriteError
+from ditifeat.errors import DitifeatError, ModelError, RecipeError, WriteError
 from ditifeat.files import exclusive, write_text
+from ditifeat.model.config import read_config
+from ditifeat.pretrained.names import resolve
 from ditifeat.train.data import TrainingImages
 from ditifeat.train.recipe import Recipe, load_recipe, recipe_to_dict
 
@@ -50,7 +52,7 @@ class Run:
             "training_images": len(self.images),
         }
         if self.recipe.section.initial is not None:
-            summary["initial"] = self.recipe.section.initial
+            summary["initial"] = _about_model(self.recipe.section.initial)
         for stage in ("dm", self.recipe.method):
             cost = _cost(self.stage_folder(stage) / "log.jsonl")
             summary |= {f"{stage}_{key}": value for key, value in cost.items()}
@@ -98,6 +100,15 @@ def claimed(folder: Path, recipe: Recipe, *, resume: bool) -> Iterator[None]:
 
 def _entries(folder: Path) -> Iterator[Path]:
     return folder.iterdir() if folder.is_dir() else iter(())
+
+
+def _about_model(name: str) -> dict[str, Any]:
+    """A model's own name, and what its configuration says of its training; nothing of a folder that is gone since."""
+    try:
+        config = read_config(resolve(name)[0])
+    except ModelError:
+        return {}
+    return {"name": config.name, **config.training}
 
 
 def _cost(log: Path) -> dict[str, Any]:

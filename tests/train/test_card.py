@@ -51,6 +51,13 @@ def test_figures(tmp_path):
         assert settings in body
 
 
+def test_the_initial_model_is_named(tmp_path):
+    before = {"name": "first", "diti_networks": "encoder, estimator", "diti_images": 4096}
+    body = card(tmp_path, tiny_recipe(), initial=before)[1]
+    assert "| diti of `first`, before: encoder, estimator | 4096 | unknown |" in body
+    assert "began with the weights of `first`" in body
+
+
 def test_each_kind_of_attribute_has_its_own_columns(tmp_path):
     body = card(tmp_path, tiny_recipe())[1]
     binary = body[body.index("| attribute | ap | auroc | prevalence |") :]

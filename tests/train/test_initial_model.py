@@ -38,6 +38,7 @@ def test_a_run_begins_with_the_models_networks_over_its_dm(saved, tmp_path, few_
         assert_equal_weights(getattr(trained, name), getattr(model, name))
     assert load_recipe(tmp_path / "run" / "recipe.yaml").section.initial == str(folder)
     assert not (tmp_path / "run" / "dm-run").exists()
+    assert trained.config.training["initial"]["name"] == model.config.name
     assert read_log(tmp_path / "run" / "diti-run")[-1]["effective_rank"] > 1
 
 
