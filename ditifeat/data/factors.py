@@ -24,6 +24,8 @@ SIZE = 32  # pixels per side
 
 BLOCK = 512  # images drawn at once; larger ones leave the processor's cache
 
+MOST_WRITTEN = 10_000_000  # images
+
 Values = dict[str, np.ndarray]
 
 
@@ -282,7 +284,7 @@ def write(out: str | Path, count: int, seed: int = 0, *, progress: bool = False)
         The CSV: `out` with the suffix `.csv`.
 
     Raises:
-        InputError: as `sample_values`, or for a folder that holds something already.
+        InputError: as `sample_values`; for another suffix, or a folder that holds something already.
         WriteError: if it cannot be written.
 
     >>> from ditifeat.data.factors import write
@@ -290,8 +292,10 @@ def write(out: str | Path, count: int, seed: int = 0, *, progress: bool = False)
     PosixPath('drawn.csv')
     """
     out = Path(out)
+    if out.suffix not in ("", ".tar"):
+        raise InputError(f"{out}: images are written into a folder, whose name has no suffix, or one .tar")
     labels = out.with_name(f"{out.name.removesuffix('.tar')}.csv")
-    values = sample_values(count, seed)
+    values = sample_values(integer("count", count, 1, MOST_WRITTEN), seed)
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out}: is not empty; give a new folder, or a .tar")
     check_writable(labels)

@@ -159,3 +159,12 @@ def test_nothing_is_overwritten_by_accident(tmp_path):
     with pytest.raises(WriteError, match="file"):
         write(tmp_path / "file", 3)
     assert list((tmp_path / "old").iterdir()) == [tmp_path / "old" / "me.png"]
+
+
+@pytest.mark.parametrize("name", ["drawn.tar.gz", "drawn.csv", "drawn.TAR", "drawn.zip"])
+def test_what_is_neither_folder_nor_tar_is_refused(name, tmp_path):
+    with pytest.raises(InputError, match=r"a folder, whose name has no suffix, or one \.tar"):
+        write(tmp_path / name, 3)
+    with pytest.raises(InputError, match="count"):
+        write(tmp_path / "drawn.tar", 10**12)
+    assert not list(tmp_path.iterdir())
