@@ -117,8 +117,12 @@ def exclusive(folder: Path) -> Iterator[None]:
         FolderInUseError: if another process, or another thread of this one, holds the folder.
         WriteError: if the folder cannot be written to.
     """
-    import fcntl  # which Windows lacks, and reading models needs nothing of
-
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+")

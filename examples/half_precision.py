@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ditifeat.encoding.encoder import ATTRIBUTES, SPARSE_ATTRIBUTES
+from ditifeat.encoding.loaded import ATTRIBUTES, SPARSE_ATTRIBUTES
 from ditifeat.model.diti import DiTi
 
 

@@ -53,7 +53,7 @@ def fit_logistic(x: np.ndarray, targets: np.ndarray, variance: float) -> tuple[n
         step[:, done] = 0
         theta, logits = _descend(loss, theta, logits, step, (gradient * step).sum(0))
     weights, biases = theta[:-1].T, theta[-1] - loss.offset @ theta[:-1]
-    return weights.contiguous().numpy(), biases.double().numpy()
+    return weights.contiguous().numpy(), biases.cpu().double().numpy()
 
 
 class _Loss:
@@ -97,7 +97,7 @@ def _basis(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Eigenvalues and eigenvectors of the codes' second moments; of very many dimensions their variances alone."""
     if x.shape[1] > BASIS_DIMS:
         return x.square().mean(0), None
-    values, vectors = torch.linalg.eigh((x.T @ x / len(x)).double())
+    values, vectors = torch.linalg.eigh((x.T @ x / len(x)).cpu().double())
     return values.clamp(min=0).float(), vectors.float()
 
 

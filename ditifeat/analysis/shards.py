@@ -25,7 +25,7 @@ SUFFIX = ".parquet"
 
 SHARD_ROWS = 32_768  # 64 MiB of 512 float32
 
-STATE = "encoding.json"  # of the run that writes the folder; how far it is
+STATE = "_encoding.json"  # of the run that writes the folder; readers of Parquet pass over names with _ before
 
 KEY = b"ditifeat"
 

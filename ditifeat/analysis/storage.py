@@ -71,6 +71,17 @@ def read_file(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     return array, about
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """Read what a file is about, without its features.
+
+    Raises:
+        MissingInputError, InputError, ModelError: as `read_file`.
+    """
+    if path.suffix == ".npz":
+        return _read_npz(path, features=False)[1]
+    return read_file(path)[1]
+
+
 def about_path(path: Path) -> Path:
     """The file beside a `.npy`.
 
@@ -130,14 +141,14 @@ def _write_blocks(file: IO[bytes], content: Content, watch: Callable[[memoryview
         file.write(data)
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+def _read_npz(path: Path, features: bool = True) -> tuple[np.ndarray, dict[str, Any]]:
     if not zipfile.is_zipfile(path):  # numpy would advise to unpickle it, which is no fix and unsafe
         raise InputError(f"{path}: is no .npz file of features; make one with encode")
     try:
         with np.load(path, allow_pickle=False) as data:
             if any(member.compress_type != zipfile.ZIP_STORED for member in data.zip.infolist()):
                 raise ValueError("it is compressed, and could unpack to any size")
-            return data["features"], json.loads(str(data["about"]))
+            return data["features"] if features else np.empty(0), json.loads(str(data["about"]))
     except Exception as error:  # a damaged zip raises whatever its bytes lead to
         raise InputError(f"{path}: cannot be read as features ({error}); make it again with encode") from error
 

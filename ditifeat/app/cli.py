@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ditifeat
-from ditifeat.app import commands, factors
+from ditifeat.app import commands, encode, factors
 from ditifeat.app.telemetry import disable_telemetry
 from ditifeat.errors import DitifeatError
 from ditifeat.train.arguments import add_arguments, run
@@ -200,17 +200,11 @@ def _add_flip_average(parser: argparse.ArgumentParser) -> None:
 
 def _add_encode(subparsers: Subparsers) -> None:
     text, example = "encode images to features", "photos/ --out features.npz"
-    encode = _add(subparsers, "encode", text, example, commands.encode)
-    encode.add_argument("images", nargs="+", help="images, folders of them, or tars")
-    encode.add_argument("--out", required=True, type=Path, help="features to write, .npz or .safetensors")
-    encode.add_argument("--batch-size", type=positive, default=64, help="images per batch")
-    encode.add_argument(
-        "--on-error", choices=("raise", "skip"), default="raise", help="at an image that cannot be decoded"
-    )
-    encode.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the encoder's weights")
-    _add_crop(encode)
-    _add_flip_average(encode)
-    _add_model_options(encode)
+    parser = _add(subparsers, "encode", text, example, encode.run)
+    encode.add_arguments(parser, positive)
+    _add_crop(parser)
+    _add_flip_average(parser)
+    _add_model_options(parser)
 
 
 def _add_probe(subparsers: Subparsers) -> None:

@@ -12,44 +12,6 @@ if TYPE_CHECKING:
     from ditifeat.encoding.encoder import Encoder
 
 
-def encode(arguments: argparse.Namespace) -> None:
-    """Write features, and print what they are and which images were skipped."""
-    import ditifeat
-    from ditifeat.files import check_writable
-
-    if arguments.out.suffix not in (".npz", ".safetensors"):
-        raise InputError(f"{arguments.out}: features are saved as .npz or .safetensors")
-    check_writable(arguments.out)
-    encoder = _load_encoder(arguments, dtype=arguments.dtype)
-    features = ditifeat.encode(
-        encoder,
-        _one_or_several(arguments.images),
-        batch_size=arguments.batch_size,
-        crop=arguments.crop,
-        on_error=arguments.on_error,
-        flip_average=arguments.flip_average,
-        progress=True,
-    )
-    if not features.array.size:
-        skipped = f"; {_skipped(features.skipped)}" if features.skipped else ""
-        raise InputError(f"{', '.join(arguments.images)}: no image was encoded{skipped}")
-    features.save(arguments.out)
-    image = encoder.config.image
-    cropped = f"expected alignment: {image.alignment}" if arguments.crop == "model" else "the central square"
-    averaged = ", averaged over horizontal flips" if arguments.flip_average else ""
-    print(
-        f"{arguments.out}: features {features.shape} by {encoder.config.name}, from {image.size} px, {cropped}{averaged}"
-    )
-    if features.skipped:
-        print(_skipped(features.skipped))
-
-
-def _skipped(names: tuple[str, ...]) -> str:
-    from ditifeat.data.sources import SourceReport
-
-    return str(SourceReport([(name, "") for name in names]))
-
-
 def probe(arguments: argparse.Namespace) -> None:
     """Print a report, and write it and its plot."""
     import ditifeat
@@ -93,7 +55,7 @@ def edit(arguments: argparse.Namespace) -> None:
         check_suffix(arguments.out)
     check_writable(arguments.out)
     _check_single(arguments.image)
-    encoder = _load_encoder(arguments)
+    encoder = load_encoder(arguments)
     direction = None if arguments.attribute is None else _report(arguments, encoder)[arguments.attribute]
     change: dict[str, Any] = {
         "direction": direction,
@@ -138,7 +100,7 @@ def lost(arguments: argparse.Namespace) -> None:
     check_suffix(arguments.out)
     check_writable(arguments.out)
     time_steps = arguments.time_steps or TIME_STEPS
-    rows = what_is_lost(_load_encoder(arguments), arguments.image, time_steps, crop=arguments.crop)
+    rows = what_is_lost(load_encoder(arguments), arguments.image, time_steps, crop=arguments.crop)
     steps = ", ".join(map(str, time_steps))
     save_image(sheet({f"{title}: t = {steps}": row for title, row in rows.items()}), arguments.out)
     print(f"{arguments.out}: {', '.join(rows)}")
@@ -162,7 +124,7 @@ def search(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"{arguments.folder / features.names[0]}: there is no such file; --folder says where the images are"
         )
-    encoder = _load_encoder(arguments)
+    encoder = load_encoder(arguments)
     query = ditifeat.encode(encoder, arguments.query, crop=arguments.crop, flip_average=features.flip_average)
     found = features.nearest(
         query,
@@ -204,7 +166,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
 
     result = run_benchmark(
         arguments.runs,
-        _one_or_several(arguments.data),
+        one_or_several(arguments.data),
         arguments.labels,
         arguments.out,
         train_size=arguments.train_size,
@@ -224,7 +186,7 @@ def evaluate_edits(arguments: argparse.Namespace) -> None:
 
     result = run_evaluation(
         arguments.runs,
-        _one_or_several(arguments.data),
+        one_or_several(arguments.data),
         arguments.labels,
         arguments.out,
         train_size=arguments.train_size,
@@ -246,8 +208,8 @@ def evaluate_dm(arguments: argparse.Namespace) -> None:
 
     result = run_evaluation(
         arguments.dms,
-        _one_or_several(arguments.data),
-        _one_or_several(arguments.held_out),
+        one_or_several(arguments.data),
+        one_or_several(arguments.held_out),
         arguments.out,
         labels=arguments.labels,
         others=arguments.others,
@@ -308,7 +270,7 @@ def demo(arguments: argparse.Namespace) -> None:
     from ditifeat.app.page import load_gradio, serve
 
     load_gradio()  # before the model is read
-    serve(Demo(_load_encoder(arguments)), arguments.host, arguments.port)
+    serve(Demo(load_encoder(arguments)), arguments.host, arguments.port)
 
 
 def quickstart(arguments: argparse.Namespace) -> None:
@@ -325,12 +287,13 @@ def _check_single(image: str) -> None:
         raise InputError(f"{image}: is not one image; give one at a time, or use ditifeat from Python for several")
 
 
-def _one_or_several(paths: list[str]) -> str | list[str]:
+def one_or_several(paths: list[str]) -> str | list[str]:
     """One path stands for itself: names are relative to a folder, and one image gives one row."""
     return paths[0] if len(paths) == 1 else paths
 
 
-def _load_encoder(arguments: argparse.Namespace, dtype: str | None = None) -> Encoder:
+def load_encoder(arguments: argparse.Namespace, dtype: str | None = None) -> Encoder:
+    """The encoder that the options of a model name."""
     import ditifeat
 
     return ditifeat.load_encoder(arguments.model, device=arguments.device, dtype=dtype, **_hub_options(arguments))

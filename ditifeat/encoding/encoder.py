@@ -5,35 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ditifeat.analysis.features import Features
-from ditifeat.analysis.report import ProbeReport
-from ditifeat.data.batches import OnError, batches, load_images
+from ditifeat.analysis.shards import SUFFIX
+from ditifeat.data.batches import OnError, batches
 from ditifeat.data.preprocessing import Crop
 from ditifeat.data.sources import SourceReport, is_single
 from ditifeat.encoding.device import choose_device, choose_dtype
+from ditifeat.encoding.loaded import LoadedEncoder
+from ditifeat.encoding.network import in_threads, pixels_to_codes
+from ditifeat.encoding.output import Encoded
 from ditifeat.encoding.rows import GrowingRows, count_images, with_bar
+from ditifeat.encoding.run import Job, OnErrorToDisk, encode_to
 from ditifeat.errors import InputError, ModelError
-from ditifeat.files import sha256
-from ditifeat.model.config import read_config
-from ditifeat.model.encoders import flip_averaged, read_encoder
 from ditifeat.pretrained.hub import HubOptions
-from ditifeat.pretrained.models import find_file, load_model, prefetch
-from ditifeat.pretrained.names import BUNDLED, resolve
+from ditifeat.pretrained.names import BUNDLED
 from ditifeat.schema import boolean, integer
-
-if TYPE_CHECKING:
-    from ditifeat.model.diffae import DiffAE
-    from ditifeat.model.diti import DiTi
-
-ATTRIBUTES, SPARSE_ATTRIBUTES = "attributes.safetensors", "attributes-sparse.safetensors"
-
-WEIGHTS = "model.safetensors"
 
 
 def load_encoder(
@@ -77,60 +69,66 @@ def stream(
     crop: Crop = "model",
     on_error: OnError = "raise",
     flip_average: bool = False,
+    draft: bool = False,
     report: SourceReport | None = None,
 ) -> Iterator[tuple[list[str], Tensor]]:
     """Encode as `encode`, but yield the names and codes `(B, d)`, float32, of each batch, so that memory does not grow.
 
+    `encoder.stream(images)` is the same. A few batches are read and encoded ahead, in threads.
+
     Args:
-        encoder, images, batch_size, crop, on_error, flip_average: as `encode` takes them.
+        encoder, images, batch_size, crop, on_error, flip_average, draft: as `encode` takes them.
         report: collects what is left out.
 
     Raises:
         ImageDecodeError, InputError: as `encode`.
 
-    >>> from ditifeat.encoding.encoder import stream
-    >>> [(names, tuple(codes.shape)) for names, codes in stream(encoder, ["me.png", "you.png"], batch_size=1)]
+    >>> [(names, tuple(codes.shape)) for names, codes in encoder.stream(["me.png", "you.png"], batch_size=1)]
     [(['me.png'], (1, 512)), (['you.png'], (1, 512))]
     """
     check_encoder(encoder)
-    batch_size = integer("batch_size", batch_size, 1)
     if crop not in ("model", "center"):
         raise InputError(f"crop = {crop!r} must be model or center")
     if on_error not in ("raise", "skip"):
         raise InputError(f"on_error = {on_error!r} must be raise or skip")
-    codes = flip_averaged(encoder) if boolean("flip_average", flip_average) else encoder
-    return (
-        (names, codes(load_images(rows, encoder.device)))
-        for names, rows in batches(images, encoder.config.image, batch_size, crop, on_error, report)
-    )
+    batch_size, draft = integer("batch_size", batch_size, 1), boolean("draft", draft)
+    codes = pixels_to_codes(encoder.network, encoder.device, encoder.dtype, boolean("flip_average", flip_average))
+    found = batches(images, encoder.config.image, batch_size, crop, on_error, report, draft=draft)
+    return in_threads(lambda batch: (batch[0], codes(batch[1])), found, encoder.device)
+
+
+class EncodeOptions(TypedDict, total=False):
+    """The arguments of `encode` that do not change what it returns."""
+
+    batch_size: int
+    crop: Crop
+    on_error: OnErrorToDisk | None
+    flip_average: bool
+    draft: bool
+    progress: bool
 
 
 @overload
 def encode(
-    encoder: Encoder,
-    images: Any,
-    *,
-    batch_size: int = ...,
-    crop: Crop = ...,
-    on_error: OnError = ...,
-    flip_average: bool = ...,
-    output: Literal["numpy"] = ...,
-    progress: bool = ...,
+    encoder: Encoder, images: Any, *, output: Literal["numpy"] = ..., **options: Unpack[EncodeOptions]
 ) -> Features: ...
 
 
 @overload
+def encode(encoder: Encoder, images: Any, *, output: Literal["torch"], **options: Unpack[EncodeOptions]) -> Tensor: ...
+
+
+@overload
 def encode(
     encoder: Encoder,
     images: Any,
     *,
-    batch_size: int = ...,
-    crop: Crop = ...,
-    on_error: OnError = ...,
-    flip_average: bool = ...,
-    output: Literal["torch"],
-    progress: bool = ...,
-) -> Tensor: ...
+    out: str | Path,
+    dtype: torch.dtype | str | None = ...,
+    storage_dtype: Literal["float32", "float16"] = ...,
+    overwrite: bool = ...,
+    **options: Unpack[EncodeOptions],
+) -> Encoded: ...
 
 
 def encode(
@@ -139,14 +137,23 @@ def encode(
     *,
     batch_size: int = 64,
     crop: Crop = "model",
-    on_error: OnError = "raise",
+    on_error: OnErrorToDisk | None = None,
     flip_average: bool = False,
+    draft: bool = False,
     output: Literal["numpy", "torch"] = "numpy",
     progress: bool = False,
-) -> Features | Tensor:
+    out: str | Path | None = None,
+    dtype: torch.dtype | str | None = None,
+    storage_dtype: Literal["float32", "float16"] = "float32",
+    overwrite: bool = False,
+) -> Features | Tensor | Encoded:
     """Encode images to features, one row each, in their order; `encoder.encode(images)` is the same.
 
     Rows do not depend on `batch_size` beyond float32 rounding. Decoding and resizing run in threads beside the network.
+
+    With `out`, features go to disk as they are made, and memory does not grow with the number of images. A run that is
+    stopped, or killed, goes on where it was when it is called again; one that is finished is not done again. Long runs
+    choose between float32 and bfloat16 by a measurement, once for all of a file.
 
     Args:
         encoder: from `load_encoder`.
@@ -156,17 +163,25 @@ def encode(
         batch_size: images per batch.
         crop: "model" crops as the model's training images were cropped (see `encoder.config.image`); "center" takes the
             largest central square, for images that are cropped already.
-        on_error: "raise" stops at an image that cannot be decoded; "skip" leaves its row out, and names it in `skipped`.
+        on_error: "raise" stops at an image that cannot be decoded; "skip" leaves its row out, and names it in `skipped`;
+            "record", the default for Parquet and for that alone, gives it a row with the error and no features.
         flip_average: a row is the mean over the codes of the image and of its horizontal flip, for twice the cost: better for
             probes and search where left and right do not matter, and of no use to `edit`, which encodes plainly.
+        draft: reduce large JPEGs while they are decoded: several times faster, and nearly the same rows.
         output: "numpy" for `Features`, "torch" for a float32 tensor on the encoder's device.
         progress: show a bar.
+        out: a file to write: `.npz`, `.safetensors` or `.npy`; or `NAME.parquet`, a folder of Parquet shards.
+        dtype: of the network, with `out`: float32, float16 or bfloat16; the encoder's own where it is not float32, else the
+            fastest of float32 and bfloat16 for 2,000 images or more.
+        storage_dtype: of the features in `out`.
+        overwrite: do not go on with what `out` holds, but begin again.
 
     Returns:
-        `Features` of shape `(n, d)`, `(d,)` for one image, `(0, d)` for none.
+        `Features` of shape `(n, d)`, `(d,)` for one image, `(0, d)` for none; what was written, `Encoded`, with `out`.
 
     Raises:
         ImageDecodeError, InputError: for an image or argument that does not fit, with its name, the reason and the fix.
+        InputError: if `out` holds features of another model, crop, dtype or source.
 
     >>> features = ditifeat.encode(encoder, "photos/", crop="center")
     >>> features.shape, features.names[0]
@@ -175,17 +190,25 @@ def encode(
     torch.Size([512])
     >>> encoder.encode("me.png", crop="center", flip_average=True)
     Features((512,), 64 subsets, model 'celeba64-mini', averaged over flips)
+    >>> print(encoder.encode("photos/", crop="center", out="faces.npz"))
+    faces.npz: 8 images encoded
     """
     if output not in ("numpy", "torch"):
         raise InputError(f"output = {output!r} is not one of numpy, torch")
+    if out is not None:
+        job = _job(encoder, Path(out), batch_size, crop, on_error, flip_average, draft, dtype, storage_dtype)
+        return encode_to(Path(out), images, job, overwrite=boolean("overwrite", overwrite), progress=progress)
+    if dtype is not None or storage_dtype != "float32" or overwrite is not False:
+        raise InputError("dtype, storage_dtype and overwrite belong to out; load_encoder takes a dtype")
     report = SourceReport()
     found = stream(
         encoder,
         images,
         batch_size=batch_size,
         crop=crop,
-        on_error=on_error,
+        on_error="raise" if on_error is None else on_error,  # type: ignore[arg-type]  # "record" is refused there
         flip_average=flip_average,
+        draft=draft,
         report=report,
     )
     names: list[str] = []
@@ -198,19 +221,51 @@ def encode(
         array = array[0]
     if output == "torch":
         return torch.from_numpy(array).to(encoder.device)
-    return Features(
-        array,
-        tuple(names),
-        encoder.partition,
-        encoder.config.name,
-        encoder.weights,
-        encoder.config.image.fingerprint(crop),
-        bool(flip_average),
-        tuple(name for name, _ in report.skipped),
+    skipped = tuple(name for name, _ in report.skipped)
+    return replace(_no_features(encoder, crop, flip_average), array=array, names=tuple(names), skipped=skipped)
+
+
+def _job(
+    encoder: Encoder,
+    out: Path,
+    batch_size: int,
+    crop: Crop,
+    on_error: OnErrorToDisk | None,
+    flip_average: bool,
+    draft: bool,
+    dtype: torch.dtype | str | None,
+    storage_dtype: Literal["float32", "float16"],
+) -> Job:
+    check_encoder(encoder)
+    if on_error not in (None, "raise", "skip", "record"):
+        raise InputError(f"on_error = {on_error!r} must be raise, skip or record")
+    if storage_dtype not in ("float32", "float16"):
+        raise InputError(f"storage_dtype = {storage_dtype!r} is not one of float32, float16")
+    own = None if encoder.dtype == torch.float32 else encoder.dtype
+    return Job(
+        encoder.network,
+        choose_dtype(dtype) or own,
+        _no_features(encoder, crop, boolean("flip_average", flip_average)).header,
+        encoder.config.image,
+        crop,
+        flip_average,
+        boolean("draft", draft),
+        integer("batch_size", batch_size, 1),
+        on_error or ("record" if out.suffix == SUFFIX else "raise"),
+        storage_dtype,
     )
 
 
-class Encoder:
+def _no_features(encoder: Encoder, crop: Crop, flip_average: bool) -> Features:
+    """Features of no image, which say what the others' origin is."""
+    if crop not in ("model", "center"):
+        raise InputError(f"crop = {crop!r} must be model or center")
+    nothing = np.empty((0, encoder.partition.d), np.float32)
+    preprocessing = encoder.config.image.fingerprint(crop)
+    return Features(nothing, (), encoder.partition, encoder.config.name, encoder.weights, preprocessing, flip_average)
+
+
+class Encoder(LoadedEncoder):
     """A pretrained encoder, as `load_encoder` returns it: image -> code, with all that `encode` and `edit` need.
 
     It may be shared by threads. A pickle holds the model's name, commit or folder and a hash of its weights, but neither the
@@ -233,117 +288,7 @@ class Encoder:
     """
 
     encode = encode
-
-    def __init__(
-        self,
-        name: str | Path | None,
-        options: HubOptions,
-        device: torch.device | None,
-        dtype: torch.dtype | None,
-    ):
-        folder, source = resolve(name, options)
-        self.config = read_config(folder)
-        self.folder = folder
-        self.partition = self.config.partition
-        self.weights = sha256(folder / WEIGHTS)
-        self._name, self._source, self._options, self._asked_device = name, source, options, device
-        self._lock = Lock()
-        self._model: DiTi | DiffAE | None = None
-        config = self.config
-        self.network, self.mean, self.std = read_encoder(folder, config.encoder, config.image.size, config.latent_dim)
-        self.to(device or choose_device(), dtype)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.network.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the network's weights; codes are float32 always."""
-        return next(self.network.parameters()).dtype
-
-    def to(self, device: Any = None, dtype: Any = None) -> Encoder:
-        """Move the encoder, and the rest of the model if it is loaded, to a device; cast the encoder's weights to a dtype.
-
-        Args:
-            device: a torch device; a dtype alone is understood too.
-            dtype: float32, float16 or bfloat16.
-
-        Returns:
-            The encoder itself.
-
-        Raises:
-            InputError: for a device that is not there, or another dtype.
-
-        >>> encoder.to("cpu").to(torch.float32).dtype
-        torch.float32
-        """
-        if isinstance(device, torch.dtype):
-            device, dtype = None, device
-        chosen = self.device if device is None else choose_device(device)
-        with self._lock:
-            self.network.to(device=chosen, dtype=choose_dtype(dtype))
-            if self._model is not None:
-                self._model.to(chosen)
-        if device is not None:
-            self._asked_device = chosen
-        return self
-
-    @property
-    def model(self) -> DiTi | DiffAE:
-        """The whole model; the estimator and the frozen DM are read, or downloaded, at the first use.
-
-        Raises:
-            ModelError: for a contrastive model, which is an encoder alone; for files that are missing, do not fit, or belong to
-                other weights than the encoder's.
-        """
-        with self._lock:
-            if self._model is None:
-                model = load_model(self.config, self.folder, self._source, self._options)
-                if sha256(self.folder / WEIGHTS) != self.weights:
-                    raise ModelError(f"{self.folder}: its weights have changed since; load the encoder again")
-                model.encoder = self.network  # one network, not two
-                self._model = model.to(self.device)
-            return self._model
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Codes `(B, d)`, float32, of images `(B, 3, S, S)` in [-1, 1] that are preprocessed already.
-
-        Raises:
-            InputError: for another shape.
-        """
-        size = self.config.image.size
-        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1:] != (3, size, size):
-            shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-            raise InputError(f"the encoder takes a tensor (B, 3, {size}, {size}), not {shape}; encode() preprocesses")
-        codes: Tensor = self.network(images.to(self.device, self.dtype))
-        return codes.float()
-
-    def prefetch(self) -> None:
-        """Download all that `edit`, `lost` and `attributes` need, so that they work offline later.
-
-        Raises:
-            ModelError: if a file cannot be had.
-
-        >>> encoder.prefetch()  # a bundled model has all its files
-        """
-        prefetch(self.config, self.folder, self._source, self._options)
-        for file in (ATTRIBUTES, SPARSE_ATTRIBUTES):
-            find_file(self.folder, self._source, file)
-
-    def attributes(self, *, sparse: bool = False) -> ProbeReport | None:
-        """Return the probe of its training's attributes that came with the model, or None.
-
-        Args:
-            sparse: the one that may use few dimensions per attribute.
-
-        >>> "Smiling" in encoder.attributes()
-        True
-        """
-        path = find_file(self.folder, self._source, SPARSE_ATTRIBUTES if sparse else ATTRIBUTES)
-        return ProbeReport.load(path) if path is not None else None
+    stream = stream
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = replace(self._options, token=None)
@@ -354,11 +299,6 @@ class Encoder:
             bundled = self._name is None or str(self._name) in BUNDLED
             name = None if self._name is None else str(self._name) if bundled else str(self.folder.absolute())
         return _restore, (name, options, self._asked_device, self.dtype, self.weights)
-
-    def __repr__(self) -> str:
-        p = self.partition
-        size = self.config.image.size
-        return f"Encoder({self.config.name!r}, {size} px -> {p.d} dimensions in {p.k} subsets, {self.device})"
 
 
 def check_encoder(encoder: Any) -> None:

@@ -15,7 +15,8 @@ from sklearn.utils import Tags
 from ditifeat.analysis.columns import column_names, dims_of_range
 from ditifeat.data.preprocessing import Crop
 from ditifeat.encoding.device import choose_device
-from ditifeat.encoding.encoder import WEIGHTS, Encoder, encode, load_encoder
+from ditifeat.encoding.encoder import Encoder, encode, load_encoder
+from ditifeat.encoding.loaded import WEIGHTS
 from ditifeat.errors import InputError
 from ditifeat.pretrained.names import BUNDLED
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sized
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from torch import Tensor
 
 from ditifeat.data.folders import list_folder
+from ditifeat.data.paths import expand, kind_of_path, list_lines, split_column
+from ditifeat.data.tables import count_parquet
+from ditifeat.data.video import count_frames
+
+Part = TypeVar("Part", bound=tuple[Any, ...])  # whose first item is the list of its images' names
 
 
 class GrowingRows:
@@ -39,20 +44,21 @@ class GrowingRows:
         return self.buffer
 
 
-def with_bar(items: Iterator[tuple[list[str], Tensor]], total: int | None) -> Iterator[tuple[list[str], Tensor]]:
-    """Show a bar of images from the second batch on: one batch needs none."""
+def with_bar(items: Iterator[Part], total: int | None, done: int = 0) -> Iterator[Part]:
+    """Show a bar of images from the second batch on: one batch needs none; `done` of them came before."""
     from tqdm.auto import tqdm
 
     bar = None
     seen = 0
     try:
-        for names, codes in items:
+        for item in items:
             if bar is None and seen:
-                bar = tqdm(unit="image", initial=seen, total=total)
-            yield names, codes
-            seen += len(names)
+                bar = tqdm(unit="image", initial=done, total=total, smoothing=0.05)
+                bar.update(seen)
+            yield item
+            seen += len(item[0])
             if bar is not None:
-                bar.update(len(names))
+                bar.update(len(item[0]))
     finally:
         if bar is not None:
             bar.close()
@@ -66,10 +72,28 @@ def count_images(images: Any) -> int | None:
     (8, 2, None)
     """
     if isinstance(images, str | os.PathLike):
-        return len(list_folder(images)) if os.path.isdir(images) else None
+        return _count_path(os.fsdecode(images))
     if not isinstance(images, Sized):
         return None
-    several = isinstance(images, list | tuple) and any(
-        isinstance(item, str | os.PathLike) and os.path.isdir(item) for item in images
-    )
-    return None if several else len(images)
+    if not isinstance(images, list | tuple):
+        return len(images)
+    counts = [count_images(item) if isinstance(item, str | os.PathLike) else 1 for item in images]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def _count_path(path: str) -> int | None:
+    kind = kind_of_path(path)
+    if kind == "image":
+        return 1
+    if kind == "pattern":
+        counts = [_count_path(found) for found in expand(path, Counter())]
+        return None if None in counts else sum(count or 0 for count in counts)
+    if not os.path.exists(split_column(path)[0]):
+        return None  # which reading will say
+    if kind == "folder":
+        return len(list_folder(path)) or None  # none, or in Parquet files
+    if kind == "list":
+        return sum(1 for _ in list_lines(path))
+    if kind == "table":
+        return count_parquet(split_column(path)[0])
+    return count_frames(path) if kind == "video" else None

@@ -15,7 +15,7 @@ from ditifeat.analysis.metrics import mse, ssim
 from ditifeat.analysis.probe import probe
 from ditifeat.analysis.report import ProbeReport
 from ditifeat.data.batches import load_images
-from ditifeat.encoding.encoder import ATTRIBUTES, SPARSE_ATTRIBUTES, WEIGHTS
+from ditifeat.encoding.loaded import ATTRIBUTES, SPARSE_ATTRIBUTES, WEIGHTS
 from ditifeat.files import sha256
 from ditifeat.model.config import ModelConfig
 from ditifeat.model.diti import DiTi

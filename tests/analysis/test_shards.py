@@ -95,7 +95,7 @@ def other_model(folder):
 
 
 def unfinished(folder):
-    (folder / "encoding.json").write_text('{"finished": false}')
+    (folder / "_encoding.json").write_text('{"finished": false}')
 
 
 @pytest.mark.parametrize(

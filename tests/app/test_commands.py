@@ -137,12 +137,12 @@ def test_info(tiny_folder, capsys):
 
 MISTAKES = [
     ("encode {tmp}/none.png --out {tmp}/x.npz --model {model}", "none.png: there is no such file"),
-    ("encode {photos} --out {tmp}/x.csv", "npz or .safetensors"),
+    ("encode {photos} --out {tmp}/x.csv", ".npz, .safetensors, .npy or .parquet"),
     ("encode {photos} --out {tmp}/x.npz --model nonsense", "neither a folder"),
     ("encode {photos} --out {tmp}/x.npz --device gpu --model {model}", "gpu"),
     ("encode {tmp}/empty --out {tmp}/x.npz --model {model}", "no image was encoded"),
     ("encode {tmp}/texts --out {tmp}/x.npz --model {model}", "no image was encoded"),
-    ("encode {tmp}/broken --on-error skip --out {tmp}/x.npz --model {model}", "no image was encoded; 1 image skipped: bad.png"),
+    ("encode {tmp}/broken --on-error skip --out {tmp}/x.npz --model {model}", "no image was encoded; 1 could not be decoded"),
     ("probe {tmp}/x.npz {tmp}/labels.txt", "x.npz: there is no such file"),
     ("probe {features} {tmp}/none.csv", "none.csv: there is no such file"),
     ("probe {features} {labels} --plot {tmp}/x.doc", "plots are saved as"),
@@ -242,8 +242,8 @@ def test_images_that_cannot_be_decoded_can_be_skipped(tiny_folder, tmp_path, cap
     assert run(*command) == 2 and not (tmp_path / "x.npz").exists()
     assert run(*command, "--on-error", "skip") == 0
     printed = capsys.readouterr()
-    assert "features (1, 32)" in printed.out and "1 image skipped: bad.png" in printed.out
-    assert "WARNING: skipped: " in printed.err
+    assert "features (1, 32)" in printed.out and printed.out.splitlines()[-1] == "1 image could not be decoded"
+    assert "WARNING: no features: " in printed.err and "bad.png" in printed.err
 
 
 MISSING = [
@@ -293,7 +293,7 @@ def test_what_is_given_to_the_hub(monkeypatch):
     words = (
         "encode x --out y.npz --model org/m --revision v1 --token t --cache-dir /c --local-files-only --dtype float16"
     )
-    commands._load_encoder(build_parser().parse_args(words.split()), "float16")
+    commands.load_encoder(build_parser().parse_args(words.split()), "float16")
     assert found == {
         "name": "org/m", "device": None, "dtype": "float16", "revision": "v1", "token": "t", "cache_dir": "/c",
         "local_files_only": True,
@@ -331,6 +331,7 @@ def test_single_images_and_several_sources_are_encoded(tiny_folder, photos, tmp_
     command = ("--model", tiny_folder, "--out", tmp_path / "x.npz")
     assert run("encode", photos / "00.png", *command) == 0
     assert ditifeat.Features.load(tmp_path / "x.npz").shape == (32,)
-    assert run("encode", photos / "00.png", photos / "more", *command) == 0
+    assert run("encode", photos / "00.png", photos / "more", *command) == 2
+    assert run("encode", photos / "00.png", photos / "more", *command, "--overwrite") == 0
     several = ditifeat.Features.load(tmp_path / "x.npz")
     assert several.shape == (4, 32) and np.isfinite(several.array).all()

@@ -11,7 +11,7 @@ import torch
 
 import ditifeat
 from ditifeat import InputError, ModelError
-from ditifeat.encoding import encoder as encoder_module
+from ditifeat.encoding import loaded as encoder_module
 from ditifeat.encoding.device import choose_device
 from tests.conftest import make_image, random_model, tiny_recipe
 
