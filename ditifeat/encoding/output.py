@@ -169,7 +169,7 @@ class Output:
         if self.parquet:
             write_shard(path, rows, self.header)
         else:
-            about = {"names": rows.names, "errors": errors}
+            about = {"names": rows.names, "errors": errors, "skipped": []}
             write_file(path, Content(features.shape, features.dtype, [features], about))
         self.shards += 1
         self.done += len(errors)
