@@ -78,13 +78,13 @@ def _open(file: str) -> Any:
 def _read_file(file: str, column: str | None) -> Iterator[Source]:
     import pyarrow as pa
 
+    row = 0
     with _open(file) as table:
-        column = _parquet_column(table, file, column)
-        folder, row = os.path.dirname(file), 0
         try:
+            column = _parquet_column(table, file, column)
             for batch in table.iter_batches(ROWS, columns=[column]):
                 for cell in batch.column(0):
-                    yield cell_source(cell.as_py(), folder, f"{file}, row {row}")
+                    yield cell_source(cell.as_py(), os.path.dirname(file), f"{file}, row {row}")
                     row += 1
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{file}: is damaged or incomplete, at row {row} or soon after ({error})") from error
