@@ -135,7 +135,12 @@ def _member_name(name: str) -> str:
     return posixpath.normpath("/" + name).lstrip("/")
 
 
-def _kind(name: str) -> str:
+def kind_of_member(name: str) -> str:
+    """What a member's path says that it is, as `kind_of_name` of a file: members of hidden folders are hidden too.
+
+    >>> kind_of_member("photos/1.jpg"), kind_of_member("__MACOSX/1.jpg")
+    ('image', 'hidden')
+    """
     return "hidden" if any(map(is_hidden, name.split("/"))) else kind_of_name(posixpath.basename(name))
 
 
@@ -178,7 +183,7 @@ def _tar_member(
     tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, path: str, packed: bool, links: _Links
 ) -> tuple[str, Reader | None]:
     """A member's kind, "" for a folder, and what reads it if it is an image."""
-    kind, label = _kind(name), f"{path}/{name}"
+    kind, label = kind_of_member(name), f"{path}/{name}"
     if member.isdir() or kind not in ("image", ""):
         return ("" if member.isdir() else kind), None
     if member.issym() or member.islnk():
@@ -236,7 +241,7 @@ def read_zip(path: str, left_out: Counter[str] | None = None) -> Iterator[Source
     try:
         archive = zipfile.ZipFile(path)  # closed with the last reader
         members = zip_members(archive)
-        if any(info.flag_bits & 1 for name, info in members if _kind(name) in ("image", "")):
+        if any(info.flag_bits & 1 for name, info in members if kind_of_member(name) in ("image", "")):
             raise InputError(f"{path}: is encrypted; unpack it with its password, and pass the folder")
         by_name = dict(members)
         for name, info in members:
@@ -261,7 +266,7 @@ def _zip_member(
     archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo, path: str, members: dict[str, zipfile.ZipInfo]
 ) -> tuple[str, Reader | None]:
     """A member's kind, and what reads it if it is an image."""
-    kind, label = _kind(name), f"{path}/{name}"
+    kind, label = kind_of_member(name), f"{path}/{name}"
     if kind not in ("image", ""):
         return kind, None
     try:
