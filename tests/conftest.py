@@ -20,6 +20,7 @@ from ditifeat.train.sections import CodecRecipe, DMRecipe, Optimiser, UNetSpec
 from ditifeat.train.tasks.contrastive import ContrastiveRecipe
 from ditifeat.train.tasks.diffae import DiffAERecipe
 from ditifeat.train.tasks.diti import DiTiRecipe
+from tests.fake_hub import hub, offline  # noqa: F401
 
 
 def tiny_recipe(**changes):

@@ -243,15 +243,17 @@ def push(arguments: argparse.Namespace) -> None:
 
 
 def info(arguments: argparse.Namespace) -> None:
-    """Print a model's configuration."""
+    """Print a model's configuration, the sha256 of its encoder's weights, and the commit that they are of."""
+    from ditifeat.files import sha256
     from ditifeat.model.config import read_config
     from ditifeat.pretrained.hub import HubOptions
-    from ditifeat.pretrained.names import resolve
+    from ditifeat.pretrained.names import ENCODER_FILES, resolve
 
-    folder, _ = resolve(arguments.model, HubOptions(**_hub_options(arguments)))
+    folder, source = resolve(arguments.model, HubOptions(**_hub_options(arguments)))
     config = read_config(folder)
     image, p, dm = config.image, config.partition, config.dm
     print(f"{config.name}: {image.size} px -> {p.d} dimensions in {p.k} subsets, in {folder}")
+    print(f"weights: sha256 {sha256(folder / ENCODER_FILES[1])}{f', {source.repo}@{source.commit}' if source else ''}")
     print(f"input: {image.alignment}; crop {tuple(round(edge, 4) for edge in image.crop)}, {image.resampling}")
     print("time-steps  subsets  dimensions")
     for lo, hi in p.ranges:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ditifeat.errors import InputError, MissingFileError, ModelError
+from ditifeat.files import sha256
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +97,7 @@ class NotCachedError(MissingFileError):
 
 # One file at a time: `snapshot_download` asks for the repository's listing first, and says nothing of a missing file.
 def download(repo: str, revision: str | None, file: str, options: HubOptions = DEFAULT_OPTIONS) -> Path:
-    """Return one file of a Hub repository, from the cache if it is there.
+    """Return one file of a Hub repository, from the cache if it is there; large files' sha256 is checked each time.
 
     A cache that cannot be written to gives what it holds of the revision, with a warning in the log where the Hub has a
     newer commit.
@@ -99,17 +105,37 @@ def download(repo: str, revision: str | None, file: str, options: HubOptions = D
     Raises:
         NoSuchEntryError: if the repository has no such file.
         NotCachedError: if it is not in the cache, and there is no connection.
-        ModelError: if it cannot be fetched, with the reason and the fix.
+        ModelError: if it cannot be fetched, with the reason and the fix, or is not what the Hub has.
     """
     try:
-        return _download(repo, revision, file, options)
+        path = _download(repo, revision, file, options)
     except CacheWriteError as error:
         try:
-            cached = _download(repo, revision, file, replace(options, local_files_only=True))
+            path = _download(repo, revision, file, replace(options, local_files_only=True))
         except ModelError:
             raise error from None
-        logger.warning("%s; the commit in the cache is taken, %s", error, cached.parts[-1 - len(Path(file).parts)])
-        return cached
+        logger.warning("%s; the commit in the cache is taken, %s", error, path.parts[-1 - len(Path(file).parts)])
+    _verify(path, f"{repo}@{revision or 'main'}/{file}")
+    return path
+
+
+SHA256 = re.compile("[0-9a-f]{64}")
+
+
+# The client checks sizes alone. Its cache names the content of a large file by the sha256 that the Hub told, of a small one by
+# git's hash; where a file system has no links, or files are small, there is nothing to compare with.
+def _verify(path: Path, where: str) -> None:
+    if not path.is_symlink():
+        return
+    content = path.parent / os.readlink(path)  # one step: a cache shared by Xet has links to links
+    if not SHA256.fullmatch(content.name) or sha256(content) == content.name:
+        return
+    try:
+        content.unlink()
+        fix = "it was removed from the cache; try again"
+    except OSError:
+        fix = f"remove {content}, and try again"
+    raise ModelError(f"{where}: its sha256 is not {content.name}, which the Hub told; {fix}")
 
 
 def download_optional(repo: str, commit: str, file: str, options: HubOptions = DEFAULT_OPTIONS) -> Path | None:
@@ -136,8 +162,8 @@ class CacheWriteError(ModelError):
 
 
 def _download(repo: str, revision: str | None, file: str, options: HubOptions) -> Path:
-    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub import errors as hub_errors
+    from huggingface_hub import hf_hub_download
 
     where = f"{repo}@{revision or 'main'}/{file}"
     try:
@@ -152,14 +178,7 @@ def _download(repo: str, revision: str | None, file: str, options: HubOptions) -
             )
         )
     except hub_errors.LocalEntryNotFoundError as error:
-        reason = (
-            "local_files_only forbids to ask the Hub"
-            if options.local_files_only
-            else "HF_HUB_OFFLINE forbids to ask the Hub"
-            if constants.HF_HUB_OFFLINE
-            else "the Hub cannot be reached"
-        )
-        raise NotCachedError(f"{where}: is not in the cache, and {reason}; connect once, or pass a folder") from error
+        raise _not_cached(where, error, options) from error
     except hub_errors.GatedRepoError as error:
         raise ModelError(f"{where}: access must be asked for on the Hub first; then log in (hf auth login)") from error
     except hub_errors.RepositoryNotFoundError as error:
@@ -172,12 +191,53 @@ def _download(repo: str, revision: str | None, file: str, options: HubOptions) -
     except hub_errors.EntryNotFoundError as error:
         raise NoSuchEntryError(f"{where}: the repository has no such file") from error
     except hub_errors.HFValidationError as error:
-        raise InputError(f"{where}: is no name that the Hub can have ({error})") from error
+        raise InputError(f"{where}: is no name that the Hub can have ({one_line(error)})") from error
+    except hub_errors.LocalTokenNotFoundError as error:
+        raise ModelError(f"{where}: token = True needs one that is stored; log in (hf auth login)") from error
     except hub_errors.HfHubHTTPError as error:
-        raise ModelError(f"{where}: the Hub refuses it ({error})") from error
+        raise _refusal(where, error) from error
     except OSError as error:
+        if error.errno is None:  # the client's own, where the size is not what the Hub told
+            raise ModelError(
+                f"{where}: what arrived is not what the Hub told ({one_line(error)}); try again"
+            ) from error
         raise CacheWriteError(
-            f"{where}: cannot be written to the cache ({error}); free space, or pass cache_dir (or set HF_HOME)"
+            f"{where}: cannot be written to the cache ({one_line(error)}); free space, or pass cache_dir (or set HF_HOME)"
         ) from error
     except Exception as error:  # a connection that breaks raises whatever the client's transport has
-        raise ModelError(f"{where}: could not be fetched ({error}); try again") from error
+        raise ModelError(f"{where}: could not be fetched ({one_line(error)}); try again") from error
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message without its line breaks; the client's have several, and links."""
+    return " ".join(str(error).split())
+
+
+def _not_cached(where: str, error: Exception, options: HubOptions) -> ModelError:
+    """What the client calls a missing cache entry: no connection, or an answer that was none."""
+    from huggingface_hub import constants
+    from huggingface_hub import errors as hub_errors
+
+    if isinstance(error.__cause__, hub_errors.HfHubHTTPError):
+        return _refusal(where, error.__cause__)
+    if options.local_files_only:
+        reason = "local_files_only forbids to ask the Hub"
+    elif constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE forbids to ask the Hub"
+    else:
+        reason = "the Hub cannot be reached"
+    return NotCachedError(f"{where}: is not in the cache, and {reason}; connect once, or pass a folder")
+
+
+def _refusal(where: str, error: HfHubHTTPError) -> ModelError:
+    """An HTTP status of the Hub, as a reason and a fix."""
+    status = error.response.status_code
+    if status == 401:
+        return ModelError(f"{where}: the Hub does not know the token; log in again (hf auth login), or pass token")
+    if status == 403:
+        return ModelError(f"{where}: the token may not read it; give it that right on the Hub, or pass another token")
+    if status == 429:
+        return ModelError(f"{where}: the Hub was asked too often; wait, or log in (hf auth login), which allows more")
+    if status >= 500:
+        return NotCachedError(f"{where}: is not in the cache, and the Hub is out of order ({status}); try again later")
+    return ModelError(f"{where}: the Hub refuses it ({one_line(error)})")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 from pathlib import Path
 
 from ditifeat.errors import InputError, ModelError
 from ditifeat.model.config import ModelConfig, read_config
 from ditifeat.model.encoders import read_encoder
-from ditifeat.pretrained.hub import HUB_NAME
+from ditifeat.pretrained.hub import HUB_NAME, one_line
 from ditifeat.pretrained.models import load_model, model_files
 from ditifeat.pretrained.names import ENCODER_FILES
 
@@ -28,22 +27,22 @@ def push(folder: str | Path, repo: str, *, private: bool = False, token: str | N
         InputError: for a name that is not org/name.
         ModelError: if the folder is not a whole model, or the Hub refuses it.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub import errors as hub_errors
+    from huggingface_hub import CommitOperationAdd, HfApi
 
     folder = Path(folder)
     match = HUB_NAME.fullmatch(repo)
     if match is None or match["revision"] is not None:
         raise InputError(f"repo = {repo!r} is not org/name")
     config = _check(folder)
-    files = [glob.escape(file) for file in uploaded_files(folder, config)]
+    # `upload_folder` may make several commits, of which the first could be taken for a whole model.
+    files = [CommitOperationAdd(file, folder / file) for file in uploaded_files(folder, config)]
     api = HfApi(token=token)
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        commit = api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=files)
-    except (hub_errors.HfHubHTTPError, hub_errors.HFValidationError, OSError) as error:
+        commit = api.create_commit(repo, files, commit_message=f"Upload {config.name} with ditifeat")
+    except Exception as error:  # a connection that breaks raises whatever the client's transport has
         raise ModelError(
-            f"{repo}: could not be uploaded ({error}); log in with a token that may write (hf auth login)"
+            f"{repo}: could not be uploaded ({one_line(error)}); log in with a token that may write (hf auth login)"
         ) from error
     return commit.commit_url
 

@@ -13,7 +13,9 @@ from PIL import Image
 import ditifeat
 from ditifeat.app import commands
 from ditifeat.app.cli import main
+from ditifeat.files import sha256
 from tests.conftest import make_image, random_model, tiny_recipe
+from tests.fake_hub import COMMIT
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,6 +135,13 @@ def test_info(tiny_folder, capsys):
     assert run("info", tiny_folder) == 0
     printed = capsys.readouterr().out
     assert "32 px -> 32 dimensions in 8 subsets" in printed and "codec unshuffle" in printed
+    assert f"weights: sha256 {sha256(tiny_folder / 'model.safetensors')}\n" in printed
+
+
+def test_info_of_a_model_on_the_hub(hub, capsys):
+    assert run("info", "org/model", "--cache-dir", hub.options.cache_dir) == 0
+    digest = sha256(hub.folder() / "model.safetensors")
+    assert f"weights: sha256 {digest}, org/model@{COMMIT}" in capsys.readouterr().out
 
 
 MISTAKES = [

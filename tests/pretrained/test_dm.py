@@ -9,8 +9,8 @@ from ditifeat.errors import MissingFileError
 from ditifeat.model.codec import load_vae
 from ditifeat.model.config import DMReference
 from ditifeat.pretrained.dm import download_dm, resolve_dm, resolve_vae
+from tests.fake_hub import COMMIT
 from tests.model.test_codec import latent_model, tiny_vae
-from tests.pretrained.conftest import COMMIT
 
 
 def test_names_of_dms(tiny_folder, hub):

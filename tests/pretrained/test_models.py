@@ -18,8 +18,8 @@ from ditifeat.model.encoders import EncoderSpec, build_encoder
 from ditifeat.model.partition import TimeStepPartition
 from ditifeat.pretrained.models import find_file, load_model, prefetch
 from ditifeat.pretrained.names import resolve
+from tests.fake_hub import COMMIT
 from tests.model.test_codec import latent_model
-from tests.pretrained.conftest import COMMIT
 
 DM = {"dm/unet/config.json", "dm/unet/diffusion_pytorch_model.safetensors", "dm/scheduler/scheduler_config.json"}
 

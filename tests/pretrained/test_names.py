@@ -13,7 +13,7 @@ from ditifeat import InputError, ModelError
 from ditifeat.errors import MissingFileError
 from ditifeat.pretrained.hub import HubOptions
 from ditifeat.pretrained.names import BUNDLED, bundled_folder, resolve
-from tests.pretrained.conftest import COMMIT
+from tests.fake_hub import COMMIT
 
 
 def test_an_encoder_is_two_files(hub):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from ditifeat import RecipeError
 from ditifeat.model.config import DMReference
@@ -108,9 +109,24 @@ def test_licences_without_what_the_hub_wants(facts):
 @pytest.mark.parametrize("name", recipe_names())
 def test_licences_of_the_package_s_recipes(name):
     facts = load_recipe(name).card
-    if name.startswith("images"):
+    if name.startswith(("images", "pretrained")):  # whoever runs these knows the images
         assert facts.license == "unknown"
     elif name.startswith("factors"):
         assert facts.license == "cc0-1.0"
     else:
         assert facts.license in ("other", "cc-by-nc-sa-4.0")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_client_s_validation(hub, tmp_path, name):
+    """`ModelCard.validate` posts the card to the Hub, whose rules the server on the loopback has."""
+    recipe = load_recipe(name)
+    card(tmp_path, recipe)
+    made = ModelCard.load(tmp_path / "README.md")
+    made.validate()
+    assert (made.data.pipeline_tag, made.data.library_name) == ("image-feature-extraction", "ditifeat")
+    if made.data.license == "other":
+        assert made.data.license_name and made.data.license_link.startswith("https://")
+        made.data.license_link = None
+        with pytest.raises(ValueError, match="license_link"):
+            made.validate()

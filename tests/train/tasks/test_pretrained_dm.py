@@ -12,15 +12,15 @@ from ditifeat import ModelError, RecipeError
 from ditifeat.data.preprocessing import Preprocessing
 from ditifeat.model.config import read_config
 from ditifeat.model.diffusion import DiffusionModel
-from ditifeat.model.encoders import ENCODERS
 from ditifeat.model.partition import TimeStepPartition
 from ditifeat.pretrained.models import load_model
+from ditifeat.train.recipe import load_recipe, recipe_from_dict, recipe_to_dict
 from ditifeat.train.sections import CodecRecipe, DMRecipe
 from ditifeat.train.tasks.diti import build_diti
 from ditifeat.train.tasks.dm import frozen_dm
 from tests.conftest import tiny_recipe
+from tests.fake_hub import COMMIT
 from tests.model.published import CIFAR, LINEAR, PUBLISHED, narrowed, write_network, write_published
-from tests.pretrained.conftest import COMMIT, hub, offline  # noqa: F401
 
 
 def recipe_for(name, size, codec="pixels", **changes):
@@ -64,18 +64,21 @@ def train_save_load_invert_sample(run, options, steps=2):
 
 
 @pytest.mark.parametrize(
-    "name,narrow",
+    "named,narrow",
     [
-        ("google/ddpm-cifar10-32", 4),
-        pytest.param("google/ddpm-celebahq-256", 4, marks=pytest.mark.slow),  # church, cat and bedroom are the same
-        pytest.param("CompVis/ldm-celebahq-256", 7, marks=pytest.mark.slow),
+        ("pretrained32", 4),
+        pytest.param("pretrained256", 4, marks=pytest.mark.slow),  # church, cat and bedroom are the same
+        pytest.param("pretrained256-latent", 7, marks=pytest.mark.slow),
     ],
 )
-def test_published_dms_narrowed(hub, tmp_path, name, narrow):  # noqa: F811
-    """From the Hub, so that the model holds a reference to it and no copy."""
+def test_published_dms_narrowed(hub, tmp_path, named, narrow):
+    """By the recipes that name them, from the Hub, so that the model holds a reference and no copy."""
+    recipe = load_recipe(named)
+    name = recipe.dm.pretrained
     size, unet, _, vae = PUBLISHED[name]
+    assert recipe.image.size == size
     hub.repos[name] = write_published(tmp_path / "dm", name, narrow)
-    run = run_of(recipe_for(name, size, "vae" if vae else "pixels"), tmp_path / "run")
+    run = run_of(recipe, tmp_path / "run")
     (tmp_path / "run").mkdir()
     model = train_save_load_invert_sample(run, hub.options)
     assert model.config.dm.repo == name and model.config.dm.commit == COMMIT
@@ -90,7 +93,7 @@ def test_published_dms_narrowed(hub, tmp_path, name, narrow):  # noqa: F811
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["google/ddpm-cifar10-32", "CompVis/ldm-celebahq-256"])
-def test_published_dms_at_full_width(hub, tmp_path, name):  # noqa: F811
+def test_published_dms_at_full_width(hub, tmp_path, name):
     size, _, _, vae = PUBLISHED[name]
     write_published(tmp_path / "dm", name)
     run = run_of(recipe_for(tmp_path / "dm", size, "vae" if vae else "pixels"), tmp_path / "run")
@@ -140,7 +143,7 @@ def small_dm(folder, unet=None, **scheduler):
     ],
     ids=["v", "sample-cosine", "pndm", "scaled", "euler", "trained"],
 )
-def test_predictions_and_schedules(hub, tmp_path, scheduler, capfd):  # noqa: F811
+def test_predictions_and_schedules(hub, tmp_path, scheduler, capfd):
     run = run_of(recipe_for(small_dm(tmp_path / "dm", **scheduler), 32), tmp_path / "run")
     (tmp_path / "run").mkdir()
     model = train_save_load_invert_sample(run, hub.options)
@@ -149,7 +152,7 @@ def test_predictions_and_schedules(hub, tmp_path, scheduler, capfd):  # noqa: F8
     assert "config attributes" not in capfd.readouterr().err  # diffusers' remark on keys of other schedulers
 
 
-def test_improved_ddpm(hub, tmp_path):  # noqa: F811
+def test_improved_ddpm(hub, tmp_path):
     """4,000 time-steps of the cosine schedule, and a learnt variance, which is cut off."""
     folder = small_dm(
         tmp_path / "dm", {"out_channels": 6, "resnet_time_scale_shift": "scale_shift"},
@@ -204,7 +207,7 @@ def test_dms_that_are_refused(tmp_path, unet, scheduler, words):
     assert str(folder) in str(error.value) or "frozen DM" in str(error.value)
 
 
-def test_what_is_refused_is_not_fetched(hub, tmp_path):  # noqa: F811
+def test_what_is_refused_is_not_fetched(hub, tmp_path):
     """Stable Diffusion's U-Net takes gigabytes, and its configuration says that it takes a text."""
     folder = small_dm(tmp_path / "dm")
     hub.repos["org/conditional"] = folder
@@ -214,7 +217,7 @@ def test_what_is_refused_is_not_fetched(hub, tmp_path):  # noqa: F811
     assert set(hub.asked) == {"unet/config.json", "config.json", "scheduler_config.json"}
 
 
-def test_a_latent_dm_is_not_taken_for_one_over_pixels(hub, tmp_path):  # noqa: F811
+def test_a_latent_dm_is_not_taken_for_one_over_pixels(hub, tmp_path):
     """Its U-Net reads 3 channels of 64 x 64, as one over images of 64 px would."""
     folder = write_published(tmp_path / "dm", "CompVis/ldm-celebahq-256", 7)
     hub.repos["org/ldm"] = folder
@@ -226,7 +229,7 @@ def test_a_latent_dm_is_not_taken_for_one_over_pixels(hub, tmp_path):  # noqa: F
 
 
 @pytest.mark.parametrize("file", ["diffusion_pytorch_model.bin", "diffusion_flax_model.msgpack", "model.ckpt"])
-def test_weights_that_are_never_read(hub, tmp_path, file):  # noqa: F811
+def test_weights_that_are_never_read(hub, tmp_path, file):
     folder = small_dm(tmp_path / "dm")
     (folder / "diffusion_pytorch_model.safetensors").rename(folder / file)
     hub.repos["org/old"] = folder
@@ -254,7 +257,14 @@ def test_the_fix_for_pickled_weights_works(tmp_path):
         assert torch.equal(dm.noise(x_t, t), UNet2DModel.from_pretrained(folder).eval()(x_t, t).sample)
 
 
-@pytest.mark.parametrize("size", [32, 64, 128, 256])
-def test_encoders_by_size(size):
-    recipe = recipe_for("org/name", size, partition=TimeStepPartition(64, 512))
-    assert recipe.encoder_spec == ENCODERS[f"diti{size}"] and recipe.encoder_inputs >= 512
+@pytest.mark.parametrize("size,steps", [(64, 1000), (128, 2000)])
+def test_the_keys_of_another_size(tmp_path, size, steps):
+    """As the recipe's comments say, with a DM of that size and number of time-steps."""
+    keys = recipe_to_dict(load_recipe("pretrained32"))
+    keys["image"]["size"], keys["encoder"] = size, f"diti{size}"
+    keys["partition"] |= {"num_time_steps": steps, "stages": [50, 100, 300, 500, steps]}
+    keys["dm"]["pretrained"] = str(small_dm(tmp_path / "dm", {"sample_size": size}, num_train_timesteps=steps))
+    recipe = recipe_from_dict(keys)
+    (tmp_path / "run").mkdir()
+    model = build_diti(recipe, *frozen_dm(run_of(recipe, tmp_path / "run")))
+    assert model.encoder(torch.zeros(1, 3, size, size)).shape == (1, 512) and model.noise_shape == (3, size, size)
