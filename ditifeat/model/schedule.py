@@ -82,9 +82,9 @@ def ddpm_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return what a `DDPMScheduler` takes of a scheduler's configuration: diffusers prints a line for every other key."""
     known = _parameters("DDPMScheduler")
     said = {key: value for key, value in with_defaults(config).items() if key in known and value is not None}
-    # By default a DDPMScheduler clips estimates of x_0, and classes without that key never do.
-    clips = "clip_sample" in _parameters(config.get("_class_name", SCHEDULERS[0]))
-    return said if clips else {**said, "clip_sample": False}
+    # By default a DDPMScheduler clips estimates of x_0; some classes do not, and those without that key never do.
+    clip = _parameters(config.get("_class_name", SCHEDULERS[0])).get("clip_sample")
+    return {"clip_sample": clip is not None and clip.default} | said
 
 
 def scheduler_betas(config: dict[str, Any]) -> Tensor:

@@ -146,8 +146,11 @@ def download_optional(repo: str, commit: str, file: str, options: HubOptions = D
     from huggingface_hub import try_to_load_from_cache
 
     known = try_to_load_from_cache(repo, file, cache_dir=options.cache, revision=commit)
-    if known is not None:
-        return Path(known) if isinstance(known, str) else None
+    if isinstance(known, str):
+        _verify(Path(known), f"{repo}@{commit}/{file}")
+        return Path(known)
+    if known is not None:  # it was asked for, and is not there
+        return None
     try:
         return download(repo, commit, file, options)
     except NoSuchEntryError:
@@ -224,6 +227,8 @@ def _not_cached(where: str, error: Exception, options: HubOptions) -> ModelError
         reason = "local_files_only forbids to ask the Hub"
     elif constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE forbids to ask the Hub"
+    elif isinstance(error.__cause__, hub_errors.FileMetadataError):
+        reason = f"what answers at {constants.ENDPOINT} is no Hub: look at HF_ENDPOINT, and at proxies"
     else:
         reason = "the Hub cannot be reached"
     return NotCachedError(f"{where}: is not in the cache, and {reason}; connect once, or pass a folder")

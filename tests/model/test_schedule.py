@@ -1,10 +1,12 @@
 import math
 
+import diffusers
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 from ditifeat import ModelError
-from ditifeat.model.schedule import NoiseSchedule, scheduler_betas
+from ditifeat.model.schedule import SCHEDULERS, NoiseSchedule, ddpm_config, scheduler_betas
 
 LINEAR = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 
@@ -36,8 +38,6 @@ def test_a_perfect_output_means_the_noise_and_the_image(kind):
 
 @pytest.mark.parametrize("name", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 def test_betas_are_those_of_diffusers(name):
-    from diffusers import DDPMScheduler
-
     config = {**LINEAR, "beta_schedule": name}
     expected = DDPMScheduler.from_config(config).betas
     assert torch.allclose(scheduler_betas(config).float(), expected, rtol=1e-5)
@@ -48,3 +48,15 @@ def test_unusable_schedules_are_refused():
         NoiseSchedule(scheduler_betas(LINEAR), "flow")
     with pytest.raises(ModelError, match="some signal"):
         NoiseSchedule(torch.tensor([0.1, 1.0]))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of diffusers
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_what_a_configuration_does_not_say_is_its_class_s(kind):
+    """An LCMScheduler without betas has Stable Diffusion's; a class that does not clip is saved as one that does not."""
+    config = {"_class_name": kind, "num_train_timesteps": 20, "nonsense": 1}
+    theirs = getattr(diffusers, kind)(20)
+    assert torch.allclose(scheduler_betas(config).float(), theirs.betas, rtol=1e-5)
+    saved = DDPMScheduler.from_config(ddpm_config(config))
+    assert torch.allclose(saved.betas, theirs.betas) and saved.config.prediction_type == "epsilon"
+    assert saved.config.clip_sample == theirs.config.get("clip_sample", False) and "nonsense" not in saved.config

@@ -1,5 +1,6 @@
 """Files of the Hub: what is asked for, what the cache knows, and errors that say the fix."""
 
+import errno
 import logging
 import os
 import shutil
@@ -97,6 +98,7 @@ def test_a_token_that_is_stored_nowhere(hub):
     "status,kind,words",
     [
         (403, ModelError, "the token may not read it"),
+        (200, NotCachedError, r"what answers at http://127\.0\.0\.1:\d+ is no Hub: look at HF_ENDPOINT"),
         (429, ModelError, "asked too often; wait, or log in"),
         (500, NotCachedError, r"is not in the cache, and the Hub is out of order \(500\); try again later"),
         (503, NotCachedError, r"out of order \(503\)"),
@@ -180,7 +182,7 @@ def test_a_cache_that_decayed(hub, offline):
         file.write(b"x")
     offline()
     with pytest.raises(ModelError, match=r"sha256 .*it was removed from the cache; try again"):
-        download("org/model", COMMIT, "model.safetensors", hub.options)
+        download_optional("org/model", COMMIT, "model.safetensors", hub.options)
     with pytest.raises(NotCachedError):
         download("org/model", COMMIT, "model.safetensors", hub.options)
 
@@ -199,6 +201,18 @@ def test_tags_that_move(hub, tmp_path, offline):
     assert download("org/model", "v1", "config.json", hub.options) == new
     with pytest.raises(NotCachedError):
         download("org/model", "v1", "model.safetensors", hub.options)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_cache_that_cannot_be_written_to(hub, monkeypatch, number):
+    def write(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as full:
+        full.setattr("huggingface_hub.file_download.http_get", write)
+        with pytest.raises(ModelError, match=rf"cannot be written to the cache .*{os.strerror(number)}.*free space"):
+            download("org/model", None, "model.safetensors", hub.options)
+    assert download("org/model", None, "model.safetensors", hub.options).exists()
 
 
 FULL = """

@@ -18,10 +18,18 @@ from tests.fake_hub import COMMIT
 
 def test_an_encoder_is_two_files(hub):
     folder, source = resolve("org/model", hub.options)
-    assert set(hub.asked) == {"config.json", "model.safetensors"}
+    assert hub.asked == [
+        "config.json",
+        "config.json",
+        "model.safetensors",
+    ]  # HEAD and GET; HEAD, and the rest elsewhere
+    assert [file for file, _, _ in hub.transfers] == ["model.safetensors"]
     assert (source.repo, source.commit, source.options) == ("org/model", COMMIT, hub.options)
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
-    assert resolve("org/model@v1", hub.options) == resolve("org/model", hub.options)
+    hub.asked.clear()
+    assert resolve("org/model", hub.options)[0] == folder and hub.asked == ["config.json"]  # which commit it is now
+    assert resolve(f"org/model@{COMMIT}", hub.options)[0] == folder and len(hub.asked) == 1
+    assert resolve("org/model@v1", hub.options) == resolve("org/model", hub.options) and len(hub.transfers) == 1
     assert resolve("org/model", replace(hub.options, revision="v1"))[0] == folder
 
 

@@ -11,12 +11,12 @@ from diffusers import UNet2DModel
 from ditifeat import ModelError, RecipeError
 from ditifeat.data.preprocessing import Preprocessing
 from ditifeat.model.config import read_config
-from ditifeat.model.diffusion import DiffusionModel
+from ditifeat.model.diffusion import DiffusionModel, read_unet_config
 from ditifeat.model.partition import TimeStepPartition
 from ditifeat.pretrained.models import load_model
 from ditifeat.train.recipe import load_recipe, recipe_from_dict, recipe_to_dict
-from ditifeat.train.sections import CodecRecipe, DMRecipe
-from ditifeat.train.tasks.diti import build_diti
+from ditifeat.train.sections import CodecRecipe, DMRecipe, Optimiser
+from ditifeat.train.tasks.diti import DiTiRecipe, build_diti
 from ditifeat.train.tasks.dm import frozen_dm
 from tests.conftest import tiny_recipe
 from tests.fake_hub import COMMIT
@@ -92,13 +92,23 @@ def test_published_dms_narrowed(hub, tmp_path, named, narrow):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["google/ddpm-cifar10-32", "CompVis/ldm-celebahq-256"])
-def test_published_dms_at_full_width(hub, tmp_path, name):
-    size, _, _, vae = PUBLISHED[name]
-    write_published(tmp_path / "dm", name)
-    run = run_of(recipe_for(tmp_path / "dm", size, "vae" if vae else "pixels"), tmp_path / "run")
+def test_a_published_dm_at_full_width(hub, tmp_path):
+    folder = write_published(tmp_path / "dm", "google/ddpm-cifar10-32")
     (tmp_path / "run").mkdir()
-    train_save_load_invert_sample(run, hub.options, steps=1)
+    train_save_load_invert_sample(run_of(recipe_for(folder, 32), tmp_path / "run"), hub.options)
+
+
+@pytest.mark.parametrize("name,millions", [("cifar10-32", 35.7), ("celebahq-256", 113.7), ("ldm-celebahq-256", 274.1)])
+def test_published_configurations_have_the_published_sizes(tmp_path, name, millions):
+    """35.7 and 114 million parameters in Ho et al. 2020 (appendix B), 274 in Rombach et al. 2022 (table 12)."""
+    (unet,) = (
+        unet
+        for repo, (_, unet, _, _) in PUBLISHED.items()
+        if repo.endswith(f"/{name}") or repo.endswith(f"ddpm-{name}")
+    )
+    (tmp_path / "config.json").write_text(json.dumps(unet))
+    made = read_unet_config(tmp_path)
+    assert sum(p.numel() for p in made.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
 
 
 def test_attention_of_old_configurations_has_the_heads_of_diffusers(tmp_path):
@@ -144,7 +154,11 @@ def small_dm(folder, unet=None, **scheduler):
     ids=["v", "sample-cosine", "pndm", "scaled", "euler", "trained"],
 )
 def test_predictions_and_schedules(hub, tmp_path, scheduler, capfd):
-    run = run_of(recipe_for(small_dm(tmp_path / "dm", **scheduler), 32), tmp_path / "run")
+    """Each with one of the two estimators, which are over any U-Net."""
+    kind = "published" if "_class_name" in scheduler else "decoded"
+    section = DiTiRecipe(Optimiser(80, batch=4), estimator=kind, warm_start=True)
+    recipe = recipe_for(small_dm(tmp_path / "dm", **scheduler), 32, section=section)
+    run = run_of(recipe, tmp_path / "run")
     (tmp_path / "run").mkdir()
     model = train_save_load_invert_sample(run, hub.options)
     assert model.schedule.prediction_type == scheduler.get("prediction_type", "epsilon")
