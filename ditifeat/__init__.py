@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ditifeat.analysis.features import Features
+    from ditifeat.analysis.learning_curve import LearningCurve, learning_curve
     from ditifeat.analysis.probe import probe
     from ditifeat.analysis.report import AttributeProbe, ProbeReport
     from ditifeat.editing.edit import edit
@@ -31,11 +32,13 @@ _HOME = {
     "load_encoder": "encoding.encoder",
     "encode": "encoding.encoder",
     "probe": "analysis.probe",
+    "learning_curve": "analysis.learning_curve",
     "edit": "editing.edit",
     "Encoder": "encoding.encoder",
     "Features": "analysis.features",
     "ProbeReport": "analysis.report",
     "AttributeProbe": "analysis.report",
+    "LearningCurve": "analysis.learning_curve",
     "DiTiFeaturizer": "encoding.featurizer",
     "TimeStepPartition": "model.partition",
     "DitifeatError": "errors",
@@ -53,12 +56,14 @@ __all__ = [
     "Features",
     "ImageDecodeError",
     "InputError",
+    "LearningCurve",
     "ModelError",
     "ProbeReport",
     "RecipeError",
     "TimeStepPartition",
     "edit",
     "encode",
+    "learning_curve",
     "load_encoder",
     "probe",
 ]

@@ -73,14 +73,14 @@ def probe(
     >>> report["odd"].weights.shape, report.about["test rows"]
     ((512,), 2)
     """
-    codes = _check_codes(features)
+    codes = check_codes(features)
     random_state = integer("random_state", random_state, 0)
     dims = None if dims is None else integer("dims", dims, 1, codes.shape[1])
-    fit = _fit(protocol, dims, random_state)
+    fit = choose_fit(protocol, dims, random_state)
     train = training_rows(train_size, train_rows, len(codes), random_state)
     named = features if isinstance(features, Features) else None
     attributes = read_attributes(labels, named.names if named else [str(i) for i in range(len(codes))])
-    mean, std = codes[train].mean(0), _scale(codes[train], each=protocol == "paper")
+    mean, std = codes[train].mean(0), scale_of(codes[train], each=protocol == "paper")
     ranges = named.partition.ranges if named else ()
     columns = [named.partition.dims_of_time_steps(lo, hi) for lo, hi in ranges] if named else []
     seen, unseen = ((codes[rows] - mean) / std for rows in (train, ~train))
@@ -106,7 +106,12 @@ def probe(
     return ProbeReport(probes, ranges, about)
 
 
-def _check_codes(features: Any) -> np.ndarray:
+def check_codes(features: Any) -> np.ndarray:
+    """Read codes `(n, d)` that can be probed.
+
+    Raises:
+        InputError: for another shape, under 4 rows, or values that are not finite.
+    """
     codes = as_codes(features, "features")
     if codes.ndim != 2 or len(codes) < 4:
         raise InputError(f"features of shape {codes.shape}: probing needs (n, d) with at least 4 rows")
@@ -115,7 +120,12 @@ def _check_codes(features: Any) -> np.ndarray:
     return codes
 
 
-def _fit(protocol: str, dims: int | None, random_state: int) -> Fit:
+def choose_fit(protocol: str, dims: int | None, random_state: int) -> Fit:
+    """Return how a protocol fits probes, of which each may use `dims` dimensions.
+
+    Raises:
+        InputError: for an unknown protocol.
+    """
     if protocol == "sklearn":
         return fit_sklearn if dims is None else by_labelled_rows(partial(fit_sparse, dims=dims))
     if protocol != "paper":
@@ -125,7 +135,7 @@ def _fit(protocol: str, dims: int | None, random_state: int) -> Fit:
     return by_labelled_rows(partial(fit_promask, seed=random_state, dims=dims))
 
 
-def _scale(codes: np.ndarray, each: bool) -> np.ndarray:
+def scale_of(codes: np.ndarray, each: bool) -> np.ndarray:
     """`(d,)`: the root mean square over all dimensions' standard deviations, or each one's own (1 where it is constant)."""
     std = codes.std(0)
     if not each:
@@ -159,12 +169,12 @@ def _probe_all(
         known = truth[rows, i]
         scores.append(_scores(predicted[rows, i], known, binary[i], fitted=fitted[i]))
         by_range.append(
-            tuple(_main_score(part[rows, i], known, binary[i]) if fitted[i] else float("nan") for part in by_part)
+            tuple(main_score(part[rows, i], known, binary[i]) if fitted[i] else float("nan") for part in by_part)
         )
     return weights, biases, scores, by_range
 
 
-def _main_score(predicted: np.ndarray, truth: np.ndarray, binary: bool) -> float:
+def main_score(predicted: np.ndarray, truth: np.ndarray, binary: bool) -> float:
     """AP of a binary attribute, Pearson's r of a real-valued one; nan where it has no value."""
     if binary:
         return ranking_scores(predicted, truth).ap
@@ -178,6 +188,6 @@ def _scores(predicted: np.ndarray, truth: np.ndarray, binary: bool, *, fitted: b
     nan = float("nan")
     if not binary:
         mse = float(np.square(truth - predicted).mean()) if fitted and len(truth) else nan
-        return {"r": _main_score(predicted, truth, binary) if fitted else nan, "mse": mse}
+        return {"r": main_score(predicted, truth, binary) if fitted else nan, "mse": mse}
     ap, auroc = ranking_scores(predicted, truth) if fitted else (nan, nan)
     return {"ap": ap, "auroc": auroc, "prevalence": float(truth.mean()) if len(truth) else nan}

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import io
 import logging
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import ditifeat
-from ditifeat.app import commands, encode, factors
+from ditifeat.app import commands, encode, factors, probe
+from ditifeat.app.arguments import fraction, integer_within, not_negative, number, positive
 from ditifeat.app.telemetry import disable_telemetry
 from ditifeat.errors import DitifeatError
 from ditifeat.train.arguments import add_arguments, run
@@ -111,8 +110,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ditifeat {ditifeat.__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
-        _add_encode, _add_probe, _add_edit, _add_lost, _add_search, _add_resize, _add_factors, _add_train, _add_benchmark,
-        _add_evaluate_edits, _add_evaluate_dm, _add_evaluate_factors, _add_convert, _add_push, _add_info, _add_demo, _add_quickstart,
+        _add_encode, _add_probe, _add_learning_curve, _add_edit, _add_lost, _add_search, _add_resize, _add_factors,
+        _add_train, _add_benchmark, _add_evaluate_edits, _add_evaluate_dm, _add_evaluate_factors, _add_convert,
+        _add_push, _add_info, _add_demo, _add_quickstart,
     ):  # fmt: skip
         add(subparsers)
     return parser
@@ -131,40 +131,6 @@ def _add(
     )
     parser.set_defaults(run=run)
     return parser
-
-
-def _integer(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} must be within {low}..{high}")
-        return value
-
-    return integer  # argparse names it: "invalid integer value: '2.5'"
-
-
-positive, not_negative = _integer(1), _integer(0)
-
-
-def number(text: str) -> float:
-    """A finite number."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} must be a finite number")
-    return value
-
-
-def size(text: str) -> float | int:
-    """A share of the rows, as 0.8, or their number, as 8000."""
-    return int(text) if text.isdecimal() else number(text)
-
-
-def fraction(text: str) -> float:
-    """A finite number, as 0.25 or 1/4."""
-    try:
-        return float(Fraction(text))
-    except ZeroDivisionError:
-        raise argparse.ArgumentTypeError(f"{text} divides by 0") from None
 
 
 def _add_hub_options(parser: argparse.ArgumentParser) -> None:
@@ -209,21 +175,13 @@ def _add_encode(subparsers: Subparsers) -> None:
 
 def _add_probe(subparsers: Subparsers) -> None:
     text, example = "fit and score linear probes of attributes", "features.npz labels.csv --plot probe.png"
-    probe = _add(subparsers, "probe", text, example, commands.probe)
-    probe.add_argument("features", type=Path, help="what encode wrote")
-    probe.add_argument("labels", help="CelebA's list_attr_celeba.txt, or a CSV with the images' names first")
-    split = probe.add_mutually_exclusive_group()
-    split.add_argument(
-        "--train-size", type=size, help="share or number of rows to train on, drawn at random; 0.8 by default"
-    )
-    split.add_argument(
-        "--train-first", type=positive, metavar="N", help="train on the first N rows, test on the others"
-    )
-    probe.add_argument("--random-state", type=not_negative, default=0, help="of the split and the protocol paper")
-    probe.add_argument("--protocol", choices=("sklearn", "paper"), default="sklearn", help="how probes are fitted")
-    probe.add_argument("--dims", type=positive, help="dimensions per attribute, for sparse edits; all by default")
-    probe.add_argument("--out", type=Path, help="report to write (.safetensors), for edit")
-    probe.add_argument("--plot", type=Path, help="plot of attributes x time-steps to write (.png, .pdf, .svg)")
+    probe.add_arguments(_add(subparsers, "probe", text, example, probe.run))
+
+
+def _add_learning_curve(subparsers: Subparsers) -> None:
+    text = "score linear probes against the number of labels they are fitted on"
+    example = "features.npz labels.csv --train-sizes 10 100 1000 --plot curve.png"
+    probe.add_curve_arguments(_add(subparsers, "learning-curve", text, example, probe.run_curve))
 
 
 def _add_edit(subparsers: Subparsers) -> None:
@@ -344,7 +302,7 @@ def _add_evaluate_dm(subparsers: Subparsers) -> None:
     dm.add_argument("--out", required=True, type=Path, help="folder to write")
     dm.add_argument("--labels", help="of all these images, as probe takes them, for the features' AP")
     dm.add_argument("--others", nargs="+", default=[], help="more folders or tars to compare with the held-out images")
-    dm.add_argument("--samples", type=_integer(6), default=1024, help="images to sample from each DM")
+    dm.add_argument("--samples", type=integer_within(6), default=1024, help="images to sample from each DM")
     dm.add_argument("--steps", type=positive, default=25, help="of DDIM")
     dm.add_argument("--seed", type=not_negative, default=0, help="of the samples")
     dm.add_argument("--batch-size", type=positive, default=64, help="samples per batch")
@@ -381,7 +339,7 @@ def _add_demo(subparsers: Subparsers) -> None:
     text, example = "serve a page to see and edit images, on this machine", "--port 7861"
     demo = _add(subparsers, "demo", text, example, commands.demo)
     demo.add_argument("--host", default="127.0.0.1", help="the address to listen at")
-    demo.add_argument("--port", type=_integer(1, 65535), default=7860, help="the port to listen at")
+    demo.add_argument("--port", type=integer_within(1, 65535), default=7860, help="the port to listen at")
     _add_model_options(demo)
 
 

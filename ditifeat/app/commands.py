@@ -12,36 +12,6 @@ if TYPE_CHECKING:
     from ditifeat.encoding.encoder import Encoder
 
 
-def probe(arguments: argparse.Namespace) -> None:
-    """Print a report, and write it and its plot."""
-    import ditifeat
-    from ditifeat.analysis.plots import check_plot_suffix, load_figure_class
-    from ditifeat.analysis.report import check_report_suffix
-    from ditifeat.files import check_writable
-
-    if arguments.out is not None:
-        check_report_suffix(arguments.out)
-    for path in filter(None, (arguments.out, arguments.plot)):
-        check_writable(path)
-    if arguments.plot is not None:
-        check_plot_suffix(arguments.plot)
-        load_figure_class()
-    report = ditifeat.probe(
-        ditifeat.Features.load(arguments.features),
-        arguments.labels,
-        train_size=arguments.train_size,
-        train_rows=None if arguments.train_first is None else range(arguments.train_first),
-        random_state=arguments.random_state,
-        protocol=arguments.protocol,
-        dims=arguments.dims,
-    )
-    print(report)
-    if arguments.out is not None:
-        report.save(arguments.out)
-    if arguments.plot is not None:
-        report.plot(arguments.plot)
-
-
 def edit(arguments: argparse.Namespace) -> None:
     """Write an image of edits side by side, or a GIF of them."""
     import numpy as np
