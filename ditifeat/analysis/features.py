@@ -237,7 +237,7 @@ class Features:
         Raises:
             MissingDependencyError: if datasets is not installed.
 
-        >>> features.to_dataset().column_names  # doctest: +SKIP
+        >>> features.to_dataset().column_names
         ['name', 'features']
         """
         return to_dataset(self._table())
@@ -249,7 +249,7 @@ class Features:
         Raises:
             InputError: for a dataset without these columns or this description.
 
-        >>> ditifeat.Features.from_dataset(features.to_dataset().select([2, 5])).names  # doctest: +SKIP
+        >>> ditifeat.Features.from_dataset(features.to_dataset().select([2, 5])).names
         ('2.png', '5.png')
         """
         return _from_table("the dataset", read_dataset(dataset))

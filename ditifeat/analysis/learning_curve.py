@@ -146,7 +146,7 @@ def learning_curve(
         InputError: for sizes outside 2..all training rows, and what `probe` refuses.
 
     >>> curve = ditifeat.learning_curve(features, "labels.csv", train_sizes=[2, 4], train_size=0.5)
-    >>> curve.scores["age"][-1].std()
+    >>> float(curve.scores["age"][-1].std())
     0.0
     """
     codes = check_codes(features)

@@ -47,6 +47,8 @@ class AttributeProbe:
     >>> probe = ditifeat.probe(features, "labels.csv", train_size=0.5)["Smiling"]
     >>> probe.kind, probe.weights.shape, sorted(probe.scores)
     ('binary', (512,), ['ap', 'auroc', 'prevalence'])
+    >>> probe.score == probe.scores["ap"]
+    True
     >>> probe.predict(features).shape
     (8,)
     """
@@ -151,6 +153,9 @@ class ProbeReport(Mapping[str, AttributeProbe]):
 
         Raises:
             MissingDependencyError: if pandas is not installed.
+
+        >>> ditifeat.probe(features, "labels.csv", train_size=0.5).to_pandas().loc["Smiling", "kind"]
+        'binary'
         """
         try:
             import pandas
@@ -197,6 +202,8 @@ class ProbeReport(Mapping[str, AttributeProbe]):
         Raises:
             InputError: if the features had no partition, or for another suffix.
             MissingDependencyError: if matplotlib is not installed.
+
+        >>> ditifeat.probe(features, "labels.csv", train_size=0.5).plot("probe.png")
         """
         from ditifeat.analysis.plots import plot_scores
 

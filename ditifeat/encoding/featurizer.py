@@ -138,7 +138,11 @@ class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return array if self.time_steps is None else array[:, dims_of_range(features.partition, self.time_steps)]
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Name the columns: `s07_d034` is dimension 34, of subset 7."""
+        """Name the columns: `s07_d034` is dimension 34, of subset 7.
+
+        >>> ditifeat.DiTiFeaturizer(time_steps=(500, 1000)).get_feature_names_out()[:2].tolist()
+        ['s32_d462', 's33_d463']
+        """
         partition = self._encoder().partition
         names = np.array(column_names(partition), dtype=object)
         return names if self.time_steps is None else names[dims_of_range(partition, self.time_steps)]

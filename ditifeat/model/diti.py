@@ -74,6 +74,19 @@ class DiTi(GenerativeModel):
         torch.Size([2, 3, 64, 64])
         >>> float(model.loss(x_0, torch.tensor([100, 900]), torch.randn(2, *model.noise_shape))) > 0
         True
+
+        Noise as the DM and the model predict it, and `G`, of the cumulative code:
+
+        >>> t = torch.tensor([100, 900])
+        >>> frozen, shift = model.frozen_noise(x_T, t), model.shift(x_T, t, z)
+        >>> frozen.shape == shift.shape == model.noise(x_T, t, z).shape == x_T.shape
+        True
+        >>> kept = model.cumulative_code(z, t) != 0
+        >>> bool(kept[0].sum() < kept[1].sum())
+        True
+        >>> model.losses(x_0, t, torch.randn(2, *model.noise_shape), detach="on")[0].shape  # per image
+        torch.Size([2])
+        >>> model.save("copy")
     """
 
     estimator: Estimator

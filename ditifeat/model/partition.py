@@ -41,6 +41,10 @@ class TimeStepPartition:
         >>> p = ditifeat.TimeStepPartition(64, 512, stages=(50, 100, 300, 500, 1000), dims_per_stage=(10, 25, 327, 100, 50))
         >>> p.subset(999), p.dims_of_time_steps(300, 500), p.time_steps_of_subset(63)
         (63, slice(362, 462, None), range(985, 1000))
+        >>> p.subsets_of_time_steps(300, 500), p.dims_of_subsets(20, 32)
+        (range(20, 32), slice(362, 462, None))
+        >>> p.subset_masks().shape, p.cumulative_masks()[31].sum()
+        ((64, 512), np.int64(462))
     """
 
     k: int
