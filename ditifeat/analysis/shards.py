@@ -56,6 +56,18 @@ class Rows(NamedTuple):
         return [self.names[i] for i in kept], self.features[kept]
 
 
+def join_rows(parts: list[Rows], dtype: str) -> Rows:
+    """Join parts, of one at least, with features in a dtype.
+
+    >>> from ditifeat.analysis.shards import Rows, join_rows
+    >>> join_rows([Rows(["a"], np.zeros((1, 2)), [None])] * 2, "float16").features.shape
+    (2, 2)
+    """
+    features = np.concatenate([part.features for part in parts]).astype(dtype, copy=False)
+    names = [name for part in parts for name in part.names]
+    return Rows(names, features, [error for part in parts for error in part.errors])
+
+
 def shard_path(folder: Path, number: int) -> Path:
     """The path of a shard.
 

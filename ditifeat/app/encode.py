@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ditifeat.app.commands import load_encoder, one_or_several
+
+if TYPE_CHECKING:
+    from ditifeat.encoding.output import Encoded
 
 
 def add_arguments(parser: argparse.ArgumentParser, positive: Callable[[str], int]) -> None:
@@ -29,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser, positive: Callable[[str], int
     text = "of the network; for 2,000 images or more the fastest of float32 and bfloat16 by default"
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help=text)
     parser.add_argument("--storage-dtype", choices=("float32", "float16"), default="float32", help="of the features")
+    text = "on all cores or GPUs of a Ray cluster, of this machine by default; OUT is then NAME.parquet (extra: scale)"
+    parser.add_argument("--ray", nargs="?", const="local", metavar="ADDRESS", help=text)
     text = "reduce large JPEGs while they are decoded: several times faster, and nearly the same features"
     parser.add_argument("--draft", action="store_true", help=text)
 
@@ -45,7 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
         check_on_error(out, arguments.on_error)
     check_writable(out / "part" if out.suffix == ".parquet" else out)
     encoder = load_encoder(arguments)
-    done = encoder.encode(
+    done = _encode(arguments)(
+        encoder,
         one_or_several(arguments.images),
         out=out,
         batch_size=arguments.batch_size,
@@ -65,3 +73,13 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{out}: features {size} by {encoder.config.name}, from {image.size} px, {cropped}{averaged}")
     print(f"{done.before} of them were there before; " if done.before else "", end="")
     print(f"{done.failed} image{'s' * (done.failed != 1)} could not be decoded")
+
+
+def _encode(arguments: argparse.Namespace) -> Callable[..., Encoded]:
+    import ditifeat
+
+    if arguments.ray is None:
+        return ditifeat.encode
+    from ditifeat.encoding.ray import encode_on_ray
+
+    return partial(encode_on_ray, address=None if arguments.ray == "local" else arguments.ray)

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple
@@ -44,6 +45,13 @@ class Batch(NamedTuple):
     names: list[str]
     pixels: np.ndarray
     errors: list[str | None]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Images that `sources` has listed already, as another process did."""
+
+    sources: list[Source]
 
 
 def batches(
@@ -104,11 +112,14 @@ def batches_with_errors(
     crop: Crop = "model",
     start: int = 0,
     draft: bool = False,
+    threads: int | None = None,
 ) -> Iterator[Batch]:
     """Read batches of `batch_size` images as `batches` does, but a damaged image keeps its place, with its error.
 
     Args:
-        images, preprocessing, batch_size, crop, start, draft: as `batches` takes them.
+        images, preprocessing, batch_size, crop, start, draft: as `batches` takes them; `Listed` images are
+            taken as they are.
+        threads: that decode; `count_threads()` by default.
 
     Raises:
         InputError: for anything but a damaged image that cannot be read, and for wrong arguments.
@@ -119,7 +130,7 @@ def batches_with_errors(
     >>> batch.names, batch.pixels.shape, batch.errors[1]
     (['0', 'me.png'], (1, 32, 32, 3), None)
     """
-    found = _decoded(images, preprocessing, batch_size, crop, SourceReport(), start, draft)
+    found = _decoded(images, preprocessing, batch_size, crop, SourceReport(), start, draft, threads)
     size = preprocessing.size
     while part := list(islice(found, batch_size)):
         errors = [str(row) if isinstance(row, ImageDecodeError) else None for _, row in part]
@@ -139,6 +150,7 @@ def _decoded(
     report: SourceReport,
     start: int,
     draft: bool,
+    threads: int | None = None,
 ) -> Iterator[Decoded]:
     """Names and pixels, or what was wrong with the image, in the order of the sources."""
     batch_size, start = integer("batch_size", batch_size, 1), integer("start", start, 0)
@@ -160,8 +172,9 @@ def _decoded(
     def load_chunk(chunk: list[Source]) -> list[Decoded]:
         return [load(source) for source in chunk]
 
-    items = islice(sources(images, report), start, None)
-    with ThreadPoolExecutor(count_threads(), thread_name_prefix="ditifeat-decode") as pool:
+    found = images.sources if isinstance(images, Listed) else sources(images, report)
+    items = islice(found, start, None)
+    with ThreadPoolExecutor(threads or count_threads(), thread_name_prefix="ditifeat-decode") as pool:
         yield from _ordered(pool, load_chunk, items, 2 * batch_size, max(1, min(CHUNK, batch_size // 4)))
 
 

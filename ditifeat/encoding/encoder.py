@@ -196,7 +196,17 @@ def encode(
     if output not in ("numpy", "torch"):
         raise InputError(f"output = {output!r} is not one of numpy, torch")
     if out is not None:
-        job = _job(encoder, Path(out), batch_size, crop, on_error, flip_average, draft, dtype, storage_dtype)
+        job = make_job(
+            encoder,
+            Path(out),
+            batch_size=batch_size,
+            crop=crop,
+            on_error=on_error,
+            flip_average=flip_average,
+            draft=draft,
+            dtype=dtype,
+            storage_dtype=storage_dtype,
+        )
         return encode_to(Path(out), images, job, overwrite=boolean("overwrite", overwrite), progress=progress)
     if dtype is not None or storage_dtype != "float32" or overwrite is not False:
         raise InputError("dtype, storage_dtype and overwrite belong to out; load_encoder takes a dtype")
@@ -225,17 +235,23 @@ def encode(
     return replace(_no_features(encoder, crop, flip_average), array=array, names=tuple(names), skipped=skipped)
 
 
-def _job(
+def make_job(
     encoder: Encoder,
     out: Path,
-    batch_size: int,
-    crop: Crop,
-    on_error: OnErrorToDisk | None,
-    flip_average: bool,
-    draft: bool,
-    dtype: torch.dtype | str | None,
-    storage_dtype: Literal["float32", "float16"],
+    *,
+    batch_size: int = 64,
+    crop: Crop = "model",
+    on_error: OnErrorToDisk | None = None,
+    flip_average: bool = False,
+    draft: bool = False,
+    dtype: torch.dtype | str | None = None,
+    storage_dtype: Literal["float32", "float16"] = "float32",
 ) -> Job:
+    """Check the arguments of a run that writes to disk.
+
+    Raises:
+        InputError: for one that does not fit.
+    """
     check_encoder(encoder)
     if on_error not in (None, "raise", "skip", "record"):
         raise InputError(f"on_error = {on_error!r} must be raise, skip or record")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from ditifeat.analysis.shards import (
     SHARD_ROWS,
@@ -18,11 +19,13 @@ from ditifeat.analysis.shards import (
     SUFFIX,
     Rows,
     iterate_shard,
+    join_rows,
     shard_path,
     write_shard,
 )
 from ditifeat.analysis.storage import WRITERS, Content, read_about, read_file, write_file
 from ditifeat.encoding.request import check_same_request
+from ditifeat.encoding.speed import Way
 from ditifeat.errors import InputError, require
 from ditifeat.files import read_json, write_text
 
@@ -53,6 +56,14 @@ class Encoded(NamedTuple):
         before = f", {self.before} of them before" if self.before else ""
         failed = f"; {self.failed} could not be decoded" if self.failed else ""
         return f"{self.path}: {self.rows} images encoded{before}{failed}"
+
+
+class Numbered(NamedTuple):
+    """Shards that are written in any order: number `shard + i` begins at image `start + i * rows`."""
+
+    shard: int
+    start: int
+    rows: int
 
 
 class Output:
@@ -98,15 +109,42 @@ class Output:
             check_same_request(self.request, self.state["request"], self.path)
         elif self.folder.is_dir() and any(self.folder.glob("part-*")):
             raise InputError(f"{self.path}: holds shards that no run of encode left; give another path, or overwrite")
+        self._count_shards()
+        return bool(self.state.get("finished"))
+
+    def way(self) -> Way | None:
+        """How the run before ran its network, which all of a file's features come from."""
+        if not self.state:
+            return None
+        return Way(getattr(torch, self.state["dtype"]), self.state["channels_last"])
+
+    def begin(self, way: Way) -> None:
+        """Say that a run is under way; shards after a gap, which many writers left, are made anew."""
+        for path in self.folder.glob("part-*"):
+            if int(path.stem.partition("-")[2]) >= self.shards:
+                path.unlink()
+        self._begin(way, {})
+
+    def begin_numbered(self, way: Way, rows: int) -> Numbered:
+        """Say that a run is under way which writes shards of so many rows in any order."""
+        numbered = self.state.get("numbered") or {"shard": self.shards, "start": self.done, "rows": rows}
+        self._begin(way, {"numbered": numbered})
+        return Numbered(**numbered)
+
+    def _begin(self, way: Way, more: dict[str, Any]) -> None:
+        decided = {"dtype": str(way.dtype).removeprefix("torch."), "channels_last": way.channels_last}
+        self.state = {"finished": False, "request": self.request, **decided, **more}
+        self._write_state()
+
+    def recount(self) -> None:
+        """Count the shards again, after others wrote them."""
+        self.shards = self.done = self.failed = 0
+        self._count_shards()
+
+    def _count_shards(self) -> None:
         while self._shard(self.shards).exists():
             self._count(self._shard(self.shards))
             self.shards += 1
-        return bool(self.state.get("finished"))
-
-    def begin(self, **decided: Any) -> None:
-        """Say that a run is under way, and what it decided that a resumed one must keep."""
-        self.state = {"finished": False, "request": self.request, **decided}
-        self._write_state()
 
     def write(self, parts: Iterator[Rows]) -> None:
         """Write shards of all parts; what there is when a part fails, or the run is interrupted, is written too."""
@@ -162,18 +200,16 @@ class Output:
         return Encoded(self.path, self.done - self.failed, self.failed, 0)
 
     def _write(self, parts: list[Rows]) -> None:
-        features = np.concatenate([part.features for part in parts]).astype(self.request["storage_dtype"], copy=False)
-        errors = [error for part in parts for error in part.errors]
-        rows = Rows([name for part in parts for name in part.names], features, errors)
+        rows = join_rows(parts, self.request["storage_dtype"])
         path = self._shard(self.shards)
         if self.parquet:
             write_shard(path, rows, self.header)
         else:
-            about = {"names": rows.names, "errors": errors, "skipped": []}
-            write_file(path, Content(features.shape, features.dtype, [features], about))
+            about = {"names": rows.names, "errors": rows.errors, "skipped": []}
+            write_file(path, Content(rows.features.shape, rows.features.dtype, [rows.features], about))
         self.shards += 1
-        self.done += len(errors)
-        self.failed += sum(error is not None for error in errors)
+        self.done += len(rows.errors)
+        self.failed += sum(error is not None for error in rows.errors)
 
     def _shard(self, number: int) -> Path:
         path = shard_path(self.folder, number)

@@ -56,6 +56,11 @@ class Job:
     on_error: OnErrorToDisk
     storage_dtype: str
 
+    @property
+    def width(self) -> int:
+        """Dimensions of a row."""
+        return int(self.header["partition"]["d"])
+
     def request(self, images: Any, path: Path) -> dict[str, Any]:
         """What a run that goes on must have been asked for too."""
         own = (path, partial_folder(path), about_path(path))
@@ -96,12 +101,10 @@ def encode_to(path: Path, images: Any, job: Job, *, overwrite: bool, progress: b
 
 def _fill(output: Output, images: Any, job: Job, progress: bool) -> None:
     total = count_images(images)
-    if output.state:
+    if output.done:
         logger.info("%s: goes on after %d images", output.path, output.done)
-        way = Way(getattr(torch, output.state["dtype"]), output.state["channels_last"])
-    else:
-        way = _decide(job, images, total)
-        output.begin(dtype=str(way.dtype).removeprefix("torch."), channels_last=way.channels_last)
+    way = output.way() or decide(job, images, total)
+    output.begin(way)
     codes = codes_in(job.network, way, job.flip_average)
     rows = _rows(images, job, codes, output.done)
     output.write(with_bar(rows, total, output.done) if progress else rows)
@@ -122,7 +125,8 @@ def check_on_error(path: Path, on_error: OnErrorToDisk) -> None:
         raise InputError(f"{path}: errors are recorded in Parquet alone; use on_error = skip, or a .parquet")
 
 
-def _decide(job: Job, images: Any, total: int | None) -> Way:
+def decide(job: Job, images: Any, total: int | None) -> Way:
+    """Decide how the network runs: as asked, or, if the run is long, as it is fastest here."""
     asked = job.dtype or torch.float32
     if not _is_long(images, total):
         return Way(asked, channels_last=False)
@@ -142,16 +146,8 @@ def _is_long(images: Any, total: int | None) -> bool:
 
 def _rows(images: Any, job: Job, codes: Codes, start: int) -> Iterator[Rows]:
     device = next(job.network.parameters()).device
-    width = job.header["partition"]["d"]
-
-    def work(batch: Batch) -> Rows:
-        features = np.full((len(batch.names), width), np.nan, np.float32)
-        if len(batch.pixels):
-            features[[error is None for error in batch.errors]] = codes(batch.pixels).cpu().numpy()
-        return Rows(batch.names, features, batch.errors)
-
-    found = batches_with_errors(images, job.preprocessing, job.batch_size, job.crop, start=start, draft=job.draft)
-    for rows in in_threads(work, found, device):
+    found = batches_with_errors(images, job.preprocessing, job.batch_size, job.crop, start, job.draft)
+    for rows in in_threads(lambda batch: batch_to_rows(batch, codes, job.width), found, device):
         for i, error in enumerate(rows.errors):
             if error is not None and job.on_error == "raise":
                 if i:
@@ -160,3 +156,18 @@ def _rows(images: Any, job: Job, codes: Codes, start: int) -> Iterator[Rows]:
             if error is not None:
                 logger.warning("no features: %s", error)
         yield rows
+
+
+def batch_to_rows(batch: Batch, codes: Codes, width: int) -> Rows:
+    """Encode a batch: features `(B, width)`, NaN where there is an error.
+
+    >>> from ditifeat.data.batches import Batch
+    >>> from ditifeat.encoding.run import batch_to_rows
+    >>> batch = Batch(["x.png"], np.empty((0, 64, 64, 3), np.uint8), ["x.png: is damaged"])
+    >>> batch_to_rows(batch, encoder, 2).features
+    array([[nan, nan]], dtype=float32)
+    """
+    features = np.full((len(batch.names), width), np.nan, np.float32)
+    if len(batch.pixels):
+        features[[error is None for error in batch.errors]] = codes(batch.pixels).cpu().numpy()
+    return Rows(batch.names, features, batch.errors)
