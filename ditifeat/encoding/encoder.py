@@ -14,13 +14,14 @@ from torch import Tensor
 from ditifeat.analysis.features import Features
 from ditifeat.analysis.shards import SUFFIX
 from ditifeat.data.batches import OnError, batches
+from ditifeat.data.counting import count_images
 from ditifeat.data.preprocessing import Crop
 from ditifeat.data.sources import SourceReport, is_single
 from ditifeat.encoding.device import choose_device, choose_dtype
 from ditifeat.encoding.loaded import LoadedEncoder
 from ditifeat.encoding.network import in_threads, pixels_to_codes
 from ditifeat.encoding.output import Encoded
-from ditifeat.encoding.rows import GrowingRows, count_images, with_bar
+from ditifeat.encoding.rows import GrowingRows, with_bar
 from ditifeat.encoding.run import Job, OnErrorToDisk, encode_to
 from ditifeat.errors import InputError, ModelError
 from ditifeat.pretrained.hub import HubOptions

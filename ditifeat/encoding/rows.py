@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
-
-from ditifeat.data.folders import list_folder
-from ditifeat.data.paths import expand, kind_of_path, list_lines, split_column
-from ditifeat.data.tables import count_parquet
-from ditifeat.data.video import count_frames
 
 Part = TypeVar("Part", bound=tuple[Any, ...])  # whose first item is the list of its images' names
 
@@ -62,38 +55,3 @@ def with_bar(items: Iterator[Part], total: int | None, done: int = 0) -> Iterato
     finally:
         if bar is not None:
             bar.close()
-
-
-def count_images(images: Any) -> int | None:
-    """Count the images that `encode` is about to read, where that is known without reading them.
-
-    >>> from ditifeat.encoding.rows import count_images
-    >>> count_images("photos"), count_images(["me.png", "you.png"]), count_images(iter([]))
-    (8, 2, None)
-    """
-    if isinstance(images, str | os.PathLike):
-        return _count_path(os.fsdecode(images))
-    if not isinstance(images, Sized):
-        return None
-    if not isinstance(images, list | tuple):
-        return len(images)
-    counts = [count_images(item) if isinstance(item, str | os.PathLike) else 1 for item in images]
-    return None if None in counts else sum(count or 0 for count in counts)
-
-
-def _count_path(path: str) -> int | None:
-    kind = kind_of_path(path)
-    if kind == "image":
-        return 1
-    if kind == "pattern":
-        counts = [_count_path(found) for found in expand(path, Counter())]
-        return None if None in counts else sum(count or 0 for count in counts)
-    if not os.path.exists(split_column(path)[0]):
-        return None  # which reading will say
-    if kind == "folder":
-        return len(list_folder(path)) or None  # none, or in Parquet files
-    if kind == "list":
-        return sum(1 for _ in list_lines(path))
-    if kind == "table":
-        return count_parquet(split_column(path)[0])
-    return count_frames(path) if kind == "video" else None

@@ -15,12 +15,13 @@ import torch
 from ditifeat.analysis.shards import SUFFIX, Rows
 from ditifeat.analysis.storage import about_path
 from ditifeat.data.batches import Batch, batches_with_errors
+from ditifeat.data.counting import count_images
 from ditifeat.data.preprocessing import Crop, Preprocessing
 from ditifeat.data.sources import is_single
 from ditifeat.encoding.network import Codes, in_threads
 from ditifeat.encoding.output import Encoded, Output, check_output, partial_folder
 from ditifeat.encoding.request import fingerprint
-from ditifeat.encoding.rows import count_images, with_bar
+from ditifeat.encoding.rows import with_bar
 from ditifeat.encoding.speed import LONG_RUN, Way, codes_in, fastest_way
 from ditifeat.errors import ImageDecodeError, InputError
 from ditifeat.files import exclusive
