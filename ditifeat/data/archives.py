@@ -87,7 +87,7 @@ def read_tar(path: str, left_out: Counter[str] | None = None) -> Iterator[Source
                     )
     except FileNotFoundError:
         raise MissingInputError(f"{path}: there is no such file") from None
-    except DAMAGED as error:
+    except (*DAMAGED, ValueError, OverflowError) as error:  # of sizes that no file has
         raise InputError(f"{path}: cannot be read as a tar of images ({error})") from error
 
 
@@ -97,7 +97,10 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> _Header:
         try:
-            return super().fromtarfile(tar)
+            header = super().fromtarfile(tar)
+            if header.size < 0 or tar.offset < header.offset:  # it would be read again and again
+                raise tarfile.ReadError(f"a member has {header.size} bytes")
+            return header
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:

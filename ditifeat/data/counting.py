@@ -9,8 +9,10 @@ from collections.abc import Iterable, Sized
 from typing import Any
 
 from ditifeat.data.archives import kind_of_member, zip_members
+from ditifeat.data.datasets import is_dataset
 from ditifeat.data.folders import kind_of_name, list_folder
 from ditifeat.data.paths import expand, kind_of_path, list_lines, split_column
+from ditifeat.data.sources import is_single
 from ditifeat.data.tables import count_parquet
 from ditifeat.data.video import count_frames
 from ditifeat.errors import DitifeatError
@@ -39,8 +41,8 @@ def _count(images: Any, nested: bool) -> int | None:
         return _count_path(os.fsdecode(images), nested)
     if isinstance(images, list | tuple):
         return _sum(_count(item, nested=True) for item in images)
-    if nested:
-        return 1 if getattr(images, "ndim", 3) < 4 else len(images)
+    if is_single(images) or (isinstance(images, dict) and not is_dataset(images)):
+        return 1
     return len(images) if isinstance(images, Sized) else None
 
 

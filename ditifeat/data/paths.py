@@ -58,9 +58,12 @@ def split_column(path: str) -> tuple[str, str | None]:
     >>> split_column("a.parquet#image"), split_column("a#1.png")
     (('a.parquet', 'image'), ('a#1.png', None))
     """
-    table, mark, column = path.rpartition("#")
-    named = mark and column and (table.lower().endswith(".parquet") or os.path.isdir(table))
-    return (table, column) if named and not os.path.exists(path) else (path, None)
+    marks = [i for i, letter in enumerate(path) if letter == "#"]
+    for i in marks if marks and not os.path.exists(path) else ():
+        table, column = path[:i], path[i + 1 :]
+        if column and (table.lower().endswith(".parquet") or os.path.isdir(table)):
+            return table, column
+    return path, None
 
 
 def expand(pattern: str, left_out: Counter[str]) -> list[str]:

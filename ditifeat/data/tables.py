@@ -93,6 +93,9 @@ def _read_file(file: str, column: str | None) -> Iterator[Source]:
 def _parquet_column(table: Any, file: str, column: str | None) -> str:
     schema = table.schema_arrow
     kinds = {field.name: _kind_of_type(field.type) for field in schema}
+    if len(kinds) < len(schema):
+        twice = next(name for name in kinds if schema.names.count(name) > 1)
+        raise InputError(f"{file}: has several columns named {twice!r}; give each its own name")
     if column is not None:
         if column not in kinds:
             raise InputError(f"{file}: has no column {column!r}; it has {', '.join(kinds)}")

@@ -218,3 +218,18 @@ def test_sparse_members(tmp_path):
         tar.addfile(header, io.BytesIO(data))
     (tmp_path / "x.tar").write_bytes(file.getvalue())
     assert rows_of(tmp_path / "x.tar")["0.png"].shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("size", [-5, -512, 2**62, -(2**62)])
+@pytest.mark.parametrize("by_note", [False, True])
+def test_sizes_that_no_member_has_are_refused(tmp_path, pack, size, by_note):
+    member = tarfile.TarInfo("0.png")
+    if by_note:
+        member.pax_headers = {"size": str(size)}
+    else:
+        member.size = size
+    kind = tarfile.PAX_FORMAT if by_note else tarfile.GNU_FORMAT
+    (tmp_path / "x.tar").write_bytes(pack(member.tobuf(kind) + bytes(4096)))
+    with pytest.raises(InputError, match=r"x\.tar: cannot be read as a tar"):
+        names_of(tmp_path / "x.tar")

@@ -35,6 +35,10 @@ def here(tmp_path, monkeypatch):
         ("x.zip", 1),
         (["photos", "photos/a.png", "x.zip", "list.txt", np.zeros((8, 8, 3)), np.zeros((3, 8, 8, 3))], 12),
         (np.zeros((3, 8, 8, 3)), 3),
+        (np.zeros((9, 8, 3)), 1),
+        (png(), 1),
+        ({"bytes": png(), "path": None}, 1),
+        ([["photos/a.png"], {"bytes": png(), "path": None}], 2),
         ([], 0),
     ],
 )

@@ -220,7 +220,8 @@ def test_kinds(here, path, kind):
 
 
 def test_a_column_is_split_off_tables_alone(here):
-    assert split_column("a#b.parquet#c#d") == ("a#b.parquet#c#d", None)
+    assert split_column("a#b.parquet#c#d") == ("a#b.parquet", "c#d")
+    assert split_column("a#1.png") == ("a#1.png", None) and split_column("a.parquet#") == ("a.parquet#", None)
     assert split_column("photos#image") == ("photos", "image")
     (here / "x.parquet#a").write_bytes(png())
     assert split_column("x.parquet#a") == ("x.parquet#a", None)

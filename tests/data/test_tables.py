@@ -75,6 +75,12 @@ def test_several_columns_are_refused_with_their_names(tmp_path):
         names_of(f"{path}#label")
 
 
+def test_columns_of_one_name_are_refused(tmp_path):
+    pq.write_table(pa.table([[png(0)], [png(1)]], names=["image", "image"]), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="several columns named 'image'"):
+        names_of(tmp_path / "x.parquet")
+
+
 def test_no_column_of_images_is_refused_with_a_hint(tmp_path):
     path = write(tmp_path / "x.parquet", id=["a", "b"], label=[1, 2])
     with pytest.raises(InputError, match=r"no column of images among id, label; if it is 'id', say so: .*#id"):
