@@ -18,13 +18,14 @@ import torch
 
 from ditifeat.analysis.shards import SUFFIX, join_rows, shard_path, write_shard
 from ditifeat.data.batches import Listed, batches_with_errors
+from ditifeat.data.counting import count_images
 from ditifeat.data.preprocessing import Crop
 from ditifeat.data.readers import Source
 from ditifeat.data.sources import sources
 from ditifeat.encoding.device import choose_device
 from ditifeat.encoding.encoder import Encoder, load_encoder, make_job
 from ditifeat.encoding.output import Encoded, Numbered, Output
-from ditifeat.encoding.rows import count_images, with_bar
+from ditifeat.encoding.rows import with_bar
 from ditifeat.encoding.run import Job, batch_to_rows, check_on_error, decide
 from ditifeat.encoding.speed import Way, codes_in
 from ditifeat.errors import ImageDecodeError, InputError, require

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from ditifeat.data.batches import batches, load_images
 from ditifeat.data.folders import list_folder
+from ditifeat.data.paths import kind_of_path, split_column
 from ditifeat.data.preprocessing import Crop, Preprocessing
 from ditifeat.data.sources import SourceReport, sources
 from ditifeat.errors import RecipeError, WriteError
@@ -153,9 +154,16 @@ def prepare(
 
 
 def _files(data: Path) -> list[list[Any]]:
-    """Name, size and time of each image file, or of the tar, whatever folder they lie in."""
+    """Name, size and time of each image file, or of the tar, zip or Parquet file, whatever folder they lie in."""
+    kind = kind_of_path(str(data))
+    if kind in ("list", "pattern", "video"):
+        raise RecipeError(
+            f"{data}: training takes a folder, tar, zip or Parquet file of images; put the images into one"
+        )
+    data = Path(split_column(str(data))[0])
     if data.is_dir():
-        return [_file(path, path.relative_to(data).as_posix()) for path in list_folder(data)]
+        files = list_folder(data) or sorted(data.rglob("*.parquet"))
+        return [_file(path, path.relative_to(data).as_posix()) for path in files]
     return [_file(data, "")]
 
 

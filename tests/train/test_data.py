@@ -202,3 +202,21 @@ def test_space_is_checked_where_it_cannot_be_reserved(tmp_path, monkeypatch, num
     monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 99, 1))
     with pytest.raises(WriteError, match="No space left"):
         module._reserve(tmp_path / "large.npy", (2, 8, 8, 3))
+
+
+def test_a_folder_of_parquet_is_known_by_its_files(tmp_path):
+    pytest.importorskip("pyarrow")
+    from tests.data.test_tables import structs, write
+
+    (tmp_path / "tables").mkdir()
+    write(tmp_path / "tables" / "a.parquet", image=structs())
+    assert len(prepare(tmp_path / "tables", Preprocessing(8), tmp_path / "cache").names) == 4
+    write(tmp_path / "tables" / "b.parquet", image=structs())
+    with pytest.raises(RecipeError, match=r"1 added \(b\.parquet\)"):
+        prepare(tmp_path / "tables", Preprocessing(8), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("data", ["photos/*.png", "list.txt", "clip.mp4"])
+def test_what_could_change_unseen_is_not_trained_on(tmp_path, data):
+    with pytest.raises(RecipeError, match="training takes a folder, tar, zip or Parquet file"):
+        prepare(tmp_path / data, Preprocessing(8), tmp_path / "cache")
