@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ditifeat.align import align_faces
     from ditifeat.analysis.features import Features
     from ditifeat.analysis.learning_curve import LearningCurve, learning_curve
     from ditifeat.analysis.probe import probe
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ditifeat.editing.edit import edit
     from ditifeat.encoding.encoder import Encoder, encode, load_encoder
     from ditifeat.encoding.featurizer import DiTiFeaturizer
-    from ditifeat.errors import DitifeatError, ImageDecodeError, InputError, ModelError, RecipeError
+    from ditifeat.errors import DitifeatError, FaceError, ImageDecodeError, InputError, ModelError, RecipeError
     from ditifeat.model.partition import TimeStepPartition
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOME = {
+    "align_faces": "align",
     "load_encoder": "encoding.encoder",
     "encode": "encoding.encoder",
     "probe": "analysis.probe",
@@ -42,6 +44,7 @@ _HOME = {
     "DiTiFeaturizer": "encoding.featurizer",
     "TimeStepPartition": "model.partition",
     "DitifeatError": "errors",
+    "FaceError": "errors",
     "ImageDecodeError": "errors",
     "InputError": "errors",
     "ModelError": "errors",
@@ -53,6 +56,7 @@ __all__ = [
     "DiTiFeaturizer",
     "DitifeatError",
     "Encoder",
+    "FaceError",
     "Features",
     "ImageDecodeError",
     "InputError",
@@ -61,6 +65,7 @@ __all__ = [
     "ProbeReport",
     "RecipeError",
     "TimeStepPartition",
+    "align_faces",
     "edit",
     "encode",
     "learning_curve",

@@ -14,6 +14,10 @@ class ImageDecodeError(DitifeatError, ValueError):
     """An image could not be decoded, or is of a kind that would be decoded wrongly."""
 
 
+class FaceError(ImageDecodeError):
+    """A photo shows no face, or several, where one is to be aligned."""
+
+
 class InputError(DitifeatError, ValueError):
     """An argument has a wrong shape, type or range."""
 

@@ -17,6 +17,7 @@ ROOMS = (
     "analysis",
     "pretrained",
     "model",
+    "align",
     "data",
     "schema",
     "files",

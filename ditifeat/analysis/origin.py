@@ -24,14 +24,21 @@ def check_same_origin(ours: Origin, theirs: Origin) -> None:
         InputError: with what differs, and how to encode.
     """
     nevertheless = "or pass the bare array if they are to be mixed nevertheless"
-    what = ("of other weights", "of images that were preprocessed in another way")
+    what = ("of other weights", "of images that were cropped, resized or aligned in another way")
     for mine, other, which in zip(ours[:2], theirs[:2], what, strict=True):
         if mine and other and mine != other:
             raise InputError(
-                f"features {which} ({other[:12]}, not {mine[:12]}); encode them with the same model and crop, {nevertheless}"
+                f"features {which} ({_short(other)}, not {_short(mine)}); encode them with the same model, crop and align, "
+                f"{nevertheless}"
             )
     if None not in (ours.flip_average, theirs.flip_average) and ours.flip_average != theirs.flip_average:
         found, wanted = ("averaged over flips", "plain") if theirs.flip_average else ("plain", "averaged over flips")
         raise InputError(
             f"features that are {found}, not {wanted}; encode them with flip_average={ours.flip_average}, {nevertheless}"
         )
+
+
+def _short(value: str) -> str:
+    """The first digits of a hash, and what follows its plus."""
+    digits, plus, rest = value.partition("+")
+    return digits[:12] + plus + rest

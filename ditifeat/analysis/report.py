@@ -12,6 +12,7 @@ import numpy as np
 
 from ditifeat.analysis.features import Features, as_codes
 from ditifeat.analysis.origin import Origin, check_same_origin
+from ditifeat.data.preprocessing import ALIGNED
 from ditifeat.errors import InputError, MissingDependencyError, ModelError, UnknownNameError
 from ditifeat.files import read_tensors, write_tensors
 
@@ -77,13 +78,16 @@ class AttributeProbe:
 
         Raises:
             InputError: for codes of another width, or features of other weights or preprocessing, or of which only one is
-                averaged over flips.
+                averaged over flips. A probe of images that needed no alignment takes features of aligned ones, too.
         """
         array = as_codes(codes, "codes")
         if array.ndim not in (1, 2) or array.shape[-1] != len(self.weights):
             raise InputError(f"codes of shape {array.shape}; the probe of {self.name} takes (n, {len(self.weights)})")
         if isinstance(codes, Features):
-            check_same_origin(Origin(self.encoder_weights, self.preprocessing, self.flip_average), codes.origin)
+            theirs, ours = codes.origin, Origin(self.encoder_weights, self.preprocessing, self.flip_average)
+            if theirs.preprocessing.removesuffix(ALIGNED) == ours.preprocessing:
+                theirs = theirs._replace(preprocessing=ours.preprocessing)
+            check_same_origin(ours, theirs)
         return (array - self.mean) / self.std @ self.weights + self.bias
 
 

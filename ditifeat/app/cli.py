@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ditifeat
-from ditifeat.app import commands, encode, factors, probe
+from ditifeat.app import align, commands, encode, factors, probe
 from ditifeat.app.arguments import fraction, integer_within, not_negative, number, positive
 from ditifeat.app.telemetry import disable_telemetry
 from ditifeat.errors import DitifeatError
@@ -110,8 +110,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ditifeat {ditifeat.__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
-        _add_encode, _add_probe, _add_learning_curve, _add_edit, _add_lost, _add_search, _add_resize, _add_factors,
-        _add_train, _add_benchmark, _add_evaluate_edits, _add_evaluate_dm, _add_evaluate_factors, _add_convert,
+        _add_encode, _add_probe, _add_learning_curve, _add_edit, _add_lost, _add_search, _add_align, _add_resize,
+        _add_factors, _add_train, _add_benchmark, _add_evaluate_edits, _add_evaluate_dm, _add_evaluate_factors, _add_convert,
         _add_push, _add_info, _add_demo, _add_quickstart,
     ):  # fmt: skip
         add(subparsers)
@@ -169,6 +169,7 @@ def _add_encode(subparsers: Subparsers) -> None:
     parser = _add(subparsers, "encode", text, example, encode.run)
     encode.add_arguments(parser, positive)
     _add_crop(parser)
+    align.add_align_option(parser)
     _add_flip_average(parser)
     _add_model_options(parser)
 
@@ -198,8 +199,10 @@ def _add_edit(subparsers: Subparsers) -> None:
     )
     edit.add_argument("--x-T", choices=("keep", "slerp", "swap"), default="keep", help="of a reference's edit")
     edit.add_argument("--steps", type=positive, default=20, help="of inversion, and again of sampling")
+    edit.add_argument("--paste", action="store_true", help="put the edited face back into the photo; with --align")
     edit.add_argument("--solver", choices=("fixed_point", "ddim"), default="fixed_point", help="ddim: as published")
     _add_crop(edit)
+    align.add_align_option(edit)
     _add_model_options(edit)
 
 
@@ -210,6 +213,7 @@ def _add_lost(subparsers: Subparsers) -> None:
     lost.add_argument("--out", required=True, type=Path, help="image to write")
     lost.add_argument("--time-steps", nargs="+", type=not_negative, help="eight from 50 to 900 by default")
     _add_crop(lost)
+    align.add_align_option(lost)
     _add_model_options(lost)
 
 
@@ -223,6 +227,7 @@ def _add_search(subparsers: Subparsers) -> None:
     search.add_argument("--plot", type=Path, help="image to write: the query and those found, side by side")
     search.add_argument("--folder", type=Path, default=Path(), help="where the features' images are, for --plot")
     _add_crop(search)
+    align.add_align_option(search)
     _add_model_options(search)
 
 
@@ -252,6 +257,11 @@ def _add_evaluate_factors(subparsers: Subparsers) -> None:
     text, example = "check codes of drawn images against their factors", "run run-pdae --out table"
     parser = _add(subparsers, "evaluate-factors", text, example, factors.run_evaluation)
     factors.add_evaluation_arguments(parser)
+
+
+def _add_align(subparsers: Subparsers) -> None:
+    text = "cut the faces out of photos as CelebA's are: upright, eyes and mouth in their places"
+    align.add_arguments(_add(subparsers, "align", text, align.EXAMPLE, align.run))
 
 
 def _add_train(subparsers: Subparsers) -> None:

@@ -40,6 +40,8 @@ def edit(arguments: argparse.Namespace) -> None:
         steps=arguments.steps,
         solver=arguments.solver,
         crop=arguments.crop,
+        align=arguments.align,
+        paste=arguments.paste,
         **change,
     )
     if animated:
@@ -70,7 +72,9 @@ def lost(arguments: argparse.Namespace) -> None:
     check_suffix(arguments.out)
     check_writable(arguments.out)
     time_steps = arguments.time_steps or TIME_STEPS
-    rows = what_is_lost(load_encoder(arguments), arguments.image, time_steps, crop=arguments.crop)
+    rows = what_is_lost(
+        load_encoder(arguments), arguments.image, time_steps, crop=arguments.crop, align=arguments.align
+    )
     steps = ", ".join(map(str, time_steps))
     save_image(sheet({f"{title}: t = {steps}": row for title, row in rows.items()}), arguments.out)
     print(f"{arguments.out}: {', '.join(rows)}")
@@ -81,6 +85,7 @@ def search(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     import ditifeat
+    from ditifeat.align import model_aligner
     from ditifeat.data.batches import batches
     from ditifeat.data.drawing import check_suffix, grid, save_image
     from ditifeat.files import check_writable
@@ -95,7 +100,8 @@ def search(arguments: argparse.Namespace) -> None:
             f"{arguments.folder / features.names[0]}: there is no such file; --folder says where the images are"
         )
     encoder = load_encoder(arguments)
-    query = ditifeat.encode(encoder, arguments.query, crop=arguments.crop, flip_average=features.flip_average)
+    how: dict[str, Any] = {"crop": arguments.crop, "align": arguments.align}
+    query = ditifeat.encode(encoder, arguments.query, flip_average=features.flip_average, **how)
     found = features.nearest(
         query,
         time_steps=tuple(arguments.time_steps) if arguments.time_steps else None,
@@ -105,7 +111,9 @@ def search(arguments: argparse.Namespace) -> None:
         print(f"{distance:8.4f}  {name}")
     if arguments.plot is not None:
         paths = [Path(arguments.query), *(arguments.folder / name for name, _ in found)]
-        rows = [row for _, row in batches(paths, encoder.config.image, len(paths), arguments.crop)]
+        aligner = model_aligner(arguments.align, encoder.config.image, arguments.crop)
+        found_images = batches(paths, encoder.config.image, len(paths), arguments.crop, align=aligner)
+        rows = [row for _, row in found_images]
         save_image(grid(np.concatenate(rows), len(paths)), arguments.plot)
 
 

@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         out=out,
         batch_size=arguments.batch_size,
         crop=arguments.crop,
+        align=arguments.align,
         on_error=arguments.on_error,
         flip_average=arguments.flip_average,
         draft=arguments.draft,
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     image = encoder.config.image
     cropped = f"expected alignment: {image.alignment}" if arguments.crop == "model" else "the central square"
+    cropped = "faces found and aligned" if arguments.align else cropped
     averaged = ", averaged over horizontal flips" if arguments.flip_average else ""
     size = f"({done.rows}, {encoder.partition.d})"
     print(f"{out}: features {size} by {encoder.config.name}, from {image.size} px, {cropped}{averaged}")

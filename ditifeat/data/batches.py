@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ditifeat.data.preprocessing import Crop, Preprocessing
@@ -31,6 +32,8 @@ CHUNK = 8  # images that a thread takes at a time: handing over each by itself c
 MAX_HELD = 2**26  # bytes of images that came from memory or an archive and wait to be decoded
 
 OnError = Literal["raise", "skip"]
+
+Align = Callable[[Image.Image], Image.Image]
 
 
 class Batch(NamedTuple):
@@ -63,6 +66,7 @@ def batches(
     report: SourceReport | None = None,
     start: int = 0,
     draft: bool = False,
+    align: Align | None = None,
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Read batches of names and pixels, uint8 `(B, size, size, 3)`, in order; decoded in threads, two batches ahead.
 
@@ -74,7 +78,9 @@ def batches(
         on_error: "raise" stops at a damaged image; "skip" logs it, adds it to `report`, and goes on.
         report: takes what was skipped and left out.
         start: the first images of this number are not decoded.
-        draft: large JPEGs are reduced while they are decoded: several times faster, and nearly the same pixels.
+        draft: large JPEGs are reduced while they are decoded: several times faster, and nearly the same pixels. Not where images
+            are aligned, which is done from all their pixels.
+        align: makes of each image the one that is cropped: `ditifeat.align.Aligner`.
 
     Raises:
         ImageDecodeError: for the first damaged image, unless they are skipped.
@@ -89,7 +95,7 @@ def batches(
     report = SourceReport() if report is None else report
     names: list[str] = []
     rows: list[np.ndarray] = []
-    for name, row in _decoded(images, preprocessing, batch_size, crop, report, start, draft):
+    for name, row in _decoded(images, preprocessing, batch_size, crop, report, start, draft, align):
         if isinstance(row, ImageDecodeError):
             if on_error == "raise":
                 raise row
@@ -113,11 +119,12 @@ def batches_with_errors(
     start: int = 0,
     draft: bool = False,
     threads: int | None = None,
+    align: Align | None = None,
 ) -> Iterator[Batch]:
     """Read batches of `batch_size` images as `batches` does, but a damaged image keeps its place, with its error.
 
     Args:
-        images, preprocessing, batch_size, crop, start, draft: as `batches` takes them; `Listed` images are
+        images, preprocessing, batch_size, crop, start, draft, align: as `batches` takes them; `Listed` images are
             taken as they are.
         threads: that decode; `count_threads()` by default.
 
@@ -130,7 +137,7 @@ def batches_with_errors(
     >>> batch.names, batch.pixels.shape, batch.errors[1]
     (['0', 'me.png'], (1, 32, 32, 3), None)
     """
-    found = _decoded(images, preprocessing, batch_size, crop, SourceReport(), start, draft, threads)
+    found = _decoded(images, preprocessing, batch_size, crop, SourceReport(), start, draft, align, threads)
     size = preprocessing.size
     while part := list(islice(found, batch_size)):
         errors = [str(row) if isinstance(row, ImageDecodeError) else None for _, row in part]
@@ -150,13 +157,14 @@ def _decoded(
     report: SourceReport,
     start: int,
     draft: bool,
+    align: Align | None,
     threads: int | None = None,
 ) -> Iterator[Decoded]:
     """Names and pixels, or what was wrong with the image, in the order of the sources."""
     batch_size, start = integer("batch_size", batch_size, 1), integer("start", start, 0)
     if crop not in ("model", "center"):
         raise InputError(f"crop = {crop!r} must be model or center")
-    reduction = partial(preprocessing.reduction, crop=crop) if boolean("draft", draft) else None
+    reduction = partial(preprocessing.reduction, crop=crop) if boolean("draft", draft) and align is None else None
 
     def load(source: Source) -> Decoded:
         name, read = source
@@ -165,9 +173,9 @@ def _decoded(
         except ImageDecodeError as error:
             return name, error
         try:
-            return name, preprocessing.apply(image, crop, draft)
+            return name, preprocessing.apply(image if align is None else align(image), crop, draft)
         except ImageDecodeError as error:
-            return name, ImageDecodeError(f"{name}: {error}")
+            return name, type(error)(f"{name}: {error}")
 
     def load_chunk(chunk: list[Source]) -> list[Decoded]:
         return [load(source) for source in chunk]

@@ -22,6 +22,8 @@ RESAMPLING = ("bicubic", "bilinear", "box", "hamming", "lanczos")
 
 Crop = Literal["model", "center"]
 
+ALIGNED = "+aligned"  # of a fingerprint: `ditifeat.align` made the images that were cropped
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -77,8 +79,8 @@ class Preprocessing:
         left, _, right, _ = self.box(width, height, crop)
         return next((scale for scale in (8, 4, 2) if right - left >= scale * DRAFT_GAP * self.size), 1)
 
-    def fingerprint(self, crop: Crop = "model") -> str:
-        """Hash what decides an image's pixels: size, crop and resampling; 12 hex digits.
+    def fingerprint(self, crop: Crop = "model", *, aligned: bool = False) -> str:
+        """Hash what decides an image's pixels: size, crop and resampling; 12 hex digits, with "+aligned" for aligned faces.
 
         >>> from ditifeat.data.preprocessing import Preprocessing
         >>> Preprocessing(64).fingerprint() == Preprocessing(64, alignment="none").fingerprint("center")
@@ -86,7 +88,7 @@ class Preprocessing:
         """
         crop_box = self.crop if crop == "model" else (0, 0, 1, 1)
         text = json.dumps([self.size, [float(edge) for edge in crop_box], self.resampling])
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashlib.sha256(text.encode()).hexdigest()[:12] + (ALIGNED if aligned else "")
 
     def apply(self, image: Image.Image, crop: Crop = "model", draft: bool = False) -> np.ndarray:
         """Crop and resize an RGB image to uint8 `(size, size, 3)`.

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ditifeat.align import Align, Aligner, model_aligner
 from ditifeat.data.batches import batches
-from ditifeat.data.preprocessing import Crop
+from ditifeat.data.preprocessing import Crop, Preprocessing
 from ditifeat.errors import InputError
 from ditifeat.model.partition import TimeStepPartition
 from ditifeat.model.sampling import Solver, ddim_grid, fixed_point_grid
-from ditifeat.schema import integer
+from ditifeat.schema import boolean, integer
 
 if TYPE_CHECKING:
     from ditifeat.encoding.encoder import Encoder
@@ -46,6 +47,8 @@ class EditOptions:
     batch_size: int = 16
     crop: Crop = "model"
     output: Output = "pil"
+    align: Align = False
+    paste: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -56,6 +59,12 @@ class EditOptions:
             check_choice(name, getattr(self, name), known)
         GRIDS[self.solver](self.num_time_steps, self.steps)
         integer("batch_size", self.batch_size, 1)
+        if boolean("paste", self.paste) and (self.align is False or self.output != "pil"):
+            raise InputError("paste puts edited faces back into their photos: it needs align=True, and output='pil'")
+
+    def aligner(self, image: Preprocessing) -> Aligner | None:
+        """The aligner of a model's input, if photos are to be aligned."""
+        return model_aligner(self.align, image, self.crop)
 
 
 def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
@@ -147,20 +156,22 @@ def decode_all(encoder: Encoder, images: Any, how: EditOptions) -> list[np.ndarr
     Raises:
         ImageDecodeError, InputError: for an image that cannot be decoded, and for a folder or tar without images.
     """
-    decoded = [rows for _, rows in batches(images, encoder.config.image, how.batch_size, how.crop)]
+    image = encoder.config.image
+    decoded = [rows for _, rows in batches(images, image, how.batch_size, how.crop, align=how.aligner(image))]
     if not decoded and isinstance(images, str | os.PathLike):
         raise InputError(f"{os.fspath(images)}: holds no images")
     return decoded
 
 
-def decode_one(encoder: Encoder, image: Any, crop: Crop, what: str) -> np.ndarray:
+def decode_one(encoder: Encoder, image: Any, crop: Crop, what: str, align: Align = False) -> np.ndarray:
     """Decode what must be one image: uint8 `(1, S, S, 3)`.
 
     Raises:
         ImageDecodeError, InputError: for an image that cannot be decoded, several or none.
     """
     check_choice("crop", crop, ("model", "center"))
-    found = next((rows for _, rows in batches(image, encoder.config.image, 2, crop)), None)
+    aligner = model_aligner(align, encoder.config.image, crop)
+    found = next((rows for _, rows in batches(image, encoder.config.image, 2, crop, align=aligner)), None)
     if found is None or len(found) != 1:
         raise InputError(f"{what} must be one image, not {'several' if found is not None else 'none'}")
     return found

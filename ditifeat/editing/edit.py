@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ditifeat.align import Align
 from ditifeat.data.batches import load_images
 from ditifeat.data.drawing import to_pixels
-from ditifeat.data.preprocessing import Crop
+from ditifeat.data.preprocessing import ALIGNED, Crop
 from ditifeat.data.sources import is_single
 from ditifeat.editing.arguments import (
     EditOptions,
@@ -28,6 +29,7 @@ from ditifeat.editing.arguments import (
     decode_one,
     read_scales,
 )
+from ditifeat.editing.paste import Pasted
 from ditifeat.encoding.encoder import Encoder, check_encoder
 from ditifeat.errors import InputError
 from ditifeat.model.partition import TimeStepPartition
@@ -76,6 +78,8 @@ def edit(
     solver: Solver = ...,
     batch_size: int = ...,
     crop: Crop = ...,
+    align: Align = ...,
+    paste: bool = ...,
     output: Output = ...,
     progress: bool = ...,
 ) -> Any: ...
@@ -94,6 +98,8 @@ def edit(
     solver: Solver = ...,
     batch_size: int = ...,
     crop: Crop = ...,
+    align: Align = ...,
+    paste: bool = ...,
     output: Output = ...,
     progress: bool = ...,
 ) -> Any: ...
@@ -112,6 +118,8 @@ def edit(
     solver: Solver = "fixed_point",
     batch_size: int = 16,
     crop: Crop = "model",
+    align: Align = False,
+    paste: bool = False,
     output: Output = "pil",
     progress: bool = False,
 ) -> Any:
@@ -137,13 +145,17 @@ def edit(
             (`ditifeat.model.generative.GenerativeModel`).
         batch_size: images per batch.
         crop: as in `encode`.
+        align: whether the images, and the reference, are photos whose faces are to be aligned, as in `encode`.
+        paste: put the edited faces back into their photos: what the edit changed is added there, feathered. All else of the
+            photo stays, and so does what of the face is finer than the model's size.
         output: "pil" for RGB images, "numpy" for uint8 arrays `(S, S, 3)`, "torch" for float32 tensors `(3, S, S)` in
             [-1, 1] on the encoder's device.
         progress: show a bar, if there are several batches.
 
     Returns:
-        An image of the model's size for a single image and a single scale. Several scales give a list of images per image,
-        several images a list of these; arrays and tensors have dimensions `(n, scales, ...)` in place of lists.
+        An image of the model's size (with `paste`, of the photo's) for a single image and a single scale. Several scales give
+        a list of images per image, several images a list of these; arrays and tensors have dimensions `(n, scales, ...)` in
+        place of lists.
 
     Raises:
         ImageDecodeError, InputError, ModelError: for images, arguments or weights that do not fit; before the first edit.
@@ -163,7 +175,7 @@ def edit(
     if direction is not None and (subsets is not None or x_T != "keep"):
         raise InputError("subsets and x_T belong to a reference image, not to a direction")
     partition = encoder.partition
-    how = EditOptions(partition.num_time_steps, steps, solver, batch_size, crop, output)
+    how = EditOptions(partition.num_time_steps, steps, solver, batch_size, crop, output, align, paste)
     change: AttributeChange | ReferenceChange
     if reference is None:
         scales, several = read_scales(scale, 0.3)
@@ -171,7 +183,10 @@ def edit(
     else:
         scales, several = read_scales(scale, 1.0)
         change = ReferenceChange(encoder, reference, checked_subsets(partition, subsets), x_T, how)
-    decoded = decode_all(encoder, images, how)
+    single = is_single(images)
+    aligner = how.aligner(encoder.config.image) if paste else None
+    pasted = None if aligner is None else Pasted(encoder, images, how, aligner)
+    decoded = decode_all(encoder, images, how) if pasted is None else pasted.decoded
     size = encoder.config.image.size
     edited = [torch.empty(0, len(scales), 3, size, size, device=encoder.device)]
     for rows in _with_bar(decoded, progress):
@@ -185,7 +200,8 @@ def edit(
             raise InputError(f"scale = {scale!r} leads to values that are not finite; choose a smaller one")
         edited.append(batch.clamp(-1, 1))
     found = torch.cat(edited) if several else torch.cat(edited)[:, 0]
-    return _output(found[0] if is_single(images) and len(found) == 1 else found, how.output)
+    edits = pasted(found) if pasted else _output(found, how.output)
+    return edits[0] if single and len(found) == 1 else edits
 
 
 class AttributeChange:
@@ -198,9 +214,12 @@ class AttributeChange:
     def __init__(self, encoder: Encoder, direction: Any, how: EditOptions):
         self.weights, self.std = checked_direction(encoder, direction)
         learned, here = getattr(direction, "preprocessing", ""), encoder.config.image.fingerprint(how.crop)
-        if learned and learned != here:
+        # Images that needed no alignment have taught what holds for those that were aligned, but not the other way round.
+        if learned and learned != here and (how.align is False or learned.removesuffix(ALIGNED) != here):
             logger.warning(
-                "the direction was learned from images that were cropped in another way than crop=%r", how.crop
+                "the direction was learned from images that were cropped or aligned in another way than crop=%r, align=%r",
+                how.crop,
+                how.align,
             )
 
     def __call__(self, z: Tensor, x_T: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -217,7 +236,7 @@ class ReferenceChange:
     def __init__(self, encoder: Encoder, reference: Any, subsets: range, x_T: StartNoise, how: EditOptions):
         check_choice("x_T", x_T, ("keep", "slerp", "swap"))
         self.encoder, self.subsets, self.towards, self.how = encoder, subsets, x_T, how
-        self.pixels = decode_one(encoder, reference, how.crop, "the reference")
+        self.pixels = decode_one(encoder, reference, how.crop, "the reference", how.align)
 
     @cached_property
     def x_0(self) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ditifeat.align import Align
 from ditifeat.data.batches import load_images
 from ditifeat.data.drawing import to_pixels
 from ditifeat.data.preprocessing import Crop
@@ -21,7 +22,13 @@ TIME_STEPS = (50, 100, 200, 300, 400, 500, 700, 900)
 
 @torch.no_grad()
 def lost(
-    encoder: Encoder, image: Any, time_steps: Sequence[int] = TIME_STEPS, *, crop: Crop = "model", seed: int = 0
+    encoder: Encoder,
+    image: Any,
+    time_steps: Sequence[int] = TIME_STEPS,
+    *,
+    crop: Crop = "model",
+    align: Align = False,
+    seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Add the noise of each of a grid of time-steps to an image, and predict the image from it in a single step.
 
@@ -29,7 +36,7 @@ def lost(
         encoder: a DiTi or PDAE model's.
         image: one image, as `encode` takes it.
         time_steps: within 0..T-1.
-        crop: as in `encode`.
+        crop, align: as in `encode`.
         seed: of the noise, which all time-steps share.
 
     Returns:
@@ -49,7 +56,7 @@ def lost(
     check_encoder(encoder)
     steps = _checked_time_steps(time_steps, encoder.partition.num_time_steps)
     generator = torch.Generator().manual_seed(integer("seed", seed, 0))
-    pixels = decode_one(encoder, image, crop, "what is lost")
+    pixels = decode_one(encoder, image, crop, "what is lost", align)
     model = encoder.model
     if not isinstance(model, DiTi):
         raise InputError(f"{encoder.config.name}: has no frozen DM, so there is nothing that it has lost")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ditifeat.align import Align, model_aligner
 from ditifeat.analysis.features import Features
 from ditifeat.analysis.shards import SUFFIX
 from ditifeat.data.batches import OnError, batches
@@ -71,6 +72,7 @@ def stream(
     on_error: OnError = "raise",
     flip_average: bool = False,
     draft: bool = False,
+    align: Align = False,
     report: SourceReport | None = None,
 ) -> Iterator[tuple[list[str], Tensor]]:
     """Encode as `encode`, but yield the names and codes `(B, d)`, float32, of each batch, so that memory does not grow.
@@ -78,7 +80,7 @@ def stream(
     `encoder.stream(images)` is the same. A few batches are read and encoded ahead, in threads.
 
     Args:
-        encoder, images, batch_size, crop, on_error, flip_average, draft: as `encode` takes them.
+        encoder, images, batch_size, crop, on_error, flip_average, draft, align: as `encode` takes them.
         report: collects what is left out.
 
     Raises:
@@ -94,7 +96,8 @@ def stream(
         raise InputError(f"on_error = {on_error!r} must be raise or skip")
     batch_size, draft = integer("batch_size", batch_size, 1), boolean("draft", draft)
     codes = pixels_to_codes(encoder.network, encoder.device, encoder.dtype, boolean("flip_average", flip_average))
-    found = batches(images, encoder.config.image, batch_size, crop, on_error, report, draft=draft)
+    aligner = model_aligner(align, encoder.config.image, crop)
+    found = batches(images, encoder.config.image, batch_size, crop, on_error, report, draft=draft, align=aligner)
     return in_threads(lambda batch: (batch[0], codes(batch[1])), found, encoder.device)
 
 
@@ -106,6 +109,7 @@ class EncodeOptions(TypedDict, total=False):
     on_error: OnErrorToDisk | None
     flip_average: bool
     draft: bool
+    align: Align
     progress: bool
 
 
@@ -141,6 +145,7 @@ def encode(
     on_error: OnErrorToDisk | None = None,
     flip_average: bool = False,
     draft: bool = False,
+    align: Align = False,
     output: Literal["numpy", "torch"] = "numpy",
     progress: bool = False,
     out: str | Path | None = None,
@@ -169,6 +174,9 @@ def encode(
         flip_average: a row is the mean over the codes of the image and of its horizontal flip, for twice the cost: better for
             probes and search where left and right do not matter, and of no use to `edit`, which encodes plainly.
         draft: reduce large JPEGs while they are decoded: several times faster, and nearly the same rows.
+        align: whether the images are photos, whose faces are to be found and aligned as CelebA's are (`ditifeat.align.Aligner`):
+            True for photos of one face each, "largest" for the largest face of each. A photo without a face counts as one
+            that cannot be decoded.
         output: "numpy" for `Features`, "torch" for a float32 tensor on the encoder's device.
         progress: show a bar.
         out: a file to write: `.npz`, `.safetensors` or `.npy`; or `NAME.parquet`, a folder of Parquet shards.
@@ -193,6 +201,8 @@ def encode(
     Features((512,), 64 subsets, model 'celeba64-mini', averaged over flips)
     >>> print(encoder.encode("photos/", crop="center", out="faces.npz"))
     faces.npz: 8 images encoded
+    >>> encoder.encode("me.png", align=True).preprocessing  # doctest: +ELLIPSIS
+    '...+aligned'
     """
     if output not in ("numpy", "torch"):
         raise InputError(f"output = {output!r} is not one of numpy, torch")
@@ -205,6 +215,7 @@ def encode(
             on_error=on_error,
             flip_average=flip_average,
             draft=draft,
+            align=align,
             dtype=dtype,
             storage_dtype=storage_dtype,
         )
@@ -220,6 +231,7 @@ def encode(
         on_error="raise" if on_error is None else on_error,  # type: ignore[arg-type]  # "record" is refused there
         flip_average=flip_average,
         draft=draft,
+        align=align,
         report=report,
     )
     names: list[str] = []
@@ -233,7 +245,7 @@ def encode(
     if output == "torch":
         return torch.from_numpy(array).to(encoder.device)
     skipped = tuple(name for name, _ in report.skipped)
-    return replace(_no_features(encoder, crop, flip_average), array=array, names=tuple(names), skipped=skipped)
+    return replace(_no_features(encoder, crop, flip_average, align), array=array, names=tuple(names), skipped=skipped)
 
 
 def make_job(
@@ -245,6 +257,7 @@ def make_job(
     on_error: OnErrorToDisk | None = None,
     flip_average: bool = False,
     draft: bool = False,
+    align: Align = False,
     dtype: torch.dtype | str | None = None,
     storage_dtype: Literal["float32", "float16"] = "float32",
 ) -> Job:
@@ -262,23 +275,24 @@ def make_job(
     return Job(
         encoder.network,
         choose_dtype(dtype) or own,
-        _no_features(encoder, crop, boolean("flip_average", flip_average)).header,
+        _no_features(encoder, crop, boolean("flip_average", flip_average), align).header,
         encoder.config.image,
         crop,
         flip_average,
         boolean("draft", draft),
+        model_aligner(align, encoder.config.image, crop),
         integer("batch_size", batch_size, 1),
         on_error or ("record" if out.suffix == SUFFIX else "raise"),
         storage_dtype,
     )
 
 
-def _no_features(encoder: Encoder, crop: Crop, flip_average: bool) -> Features:
+def _no_features(encoder: Encoder, crop: Crop, flip_average: bool, align: Align) -> Features:
     """Features of no image, which say what the others' origin is."""
     if crop not in ("model", "center"):
         raise InputError(f"crop = {crop!r} must be model or center")
     nothing = np.empty((0, encoder.partition.d), np.float32)
-    preprocessing = encoder.config.image.fingerprint(crop)
+    preprocessing = encoder.config.image.fingerprint(crop, aligned=align is not False)
     return Features(nothing, (), encoder.partition, encoder.config.name, encoder.weights, preprocessing, flip_average)
 
 

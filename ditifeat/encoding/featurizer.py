@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
+from ditifeat.align import Align
 from ditifeat.analysis.columns import column_names, dims_of_range
 from ditifeat.data.preprocessing import Crop
 from ditifeat.encoding.device import choose_device
@@ -55,6 +56,7 @@ class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         crop: "model" or "center", as in `encode`.
         time_steps: (lo, hi) for the columns of those time-steps alone; all by default.
         flip_average: mean over each image and its horizontal flip, as in `encode`.
+        align: find and align the faces of photos, as in `encode`.
 
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.pipeline import make_pipeline
@@ -80,6 +82,7 @@ class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         crop: Crop = "model",
         time_steps: tuple[int, int] | None = None,
         flip_average: bool = False,
+        align: Align = False,
     ):
         self.model = model
         self.device = device
@@ -87,6 +90,7 @@ class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.crop = crop
         self.time_steps = time_steps
         self.flip_average = flip_average
+        self.align = align
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -129,7 +133,12 @@ class DiTiFeaturizer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         images = _column(X)
         _check_rows(images)
         features = encode(
-            self._encoder(), images, batch_size=self.batch_size, crop=self.crop, flip_average=self.flip_average
+            self._encoder(),
+            images,
+            batch_size=self.batch_size,
+            crop=self.crop,
+            flip_average=self.flip_average,
+            align=self.align,
         )
         count = None if isinstance(X, str | os.PathLike) or not hasattr(images, "__len__") else len(images)
         if features.ndim == 2 and count not in (None, len(features)):

@@ -15,11 +15,12 @@ from ditifeat.errors import InputError
 MEANING = {
     "model": "model",
     "weights": "weights",
-    "preprocessing": "crop or size of the images",
+    "preprocessing": "crop, size or alignment of the images",
     "flip_average": "averaging over flips",
     "partition": "partition",
     "images": "images, or their content",
     "draft": "draft",
+    "align": "alignment",
     "asked_dtype": "dtype",
     "storage_dtype": "dtype that is stored",
     "format_version": "version of the format",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ditifeat.align import Aligner
 from ditifeat.analysis.shards import SUFFIX, Rows
 from ditifeat.analysis.storage import about_path
 from ditifeat.data.batches import Batch, batches_with_errors
@@ -42,6 +43,7 @@ class Job:
         network: of the encoder, whose `dtype` is asked for, or None for the fastest.
         header: of the features.
         preprocessing, crop, flip_average, draft, batch_size: as `encode` takes them.
+        aligner: of photos, or None.
         on_error: "raise", "skip" for single files, "record" for Parquet.
         storage_dtype: of the features on disk.
     """
@@ -53,6 +55,7 @@ class Job:
     crop: Crop
     flip_average: bool
     draft: bool
+    aligner: Aligner | None
     batch_size: int
     on_error: OnErrorToDisk
     storage_dtype: str
@@ -69,6 +72,7 @@ class Job:
             **self.header,
             "images": fingerprint(images, own),
             "draft": self.draft,
+            "align": self.aligner.faces if self.aligner else "",
             "asked_dtype": str(self.dtype or "fastest"),
             "storage_dtype": self.storage_dtype,
         }
@@ -147,7 +151,9 @@ def _is_long(images: Any, total: int | None) -> bool:
 
 def _rows(images: Any, job: Job, codes: Codes, start: int) -> Iterator[Rows]:
     device = next(job.network.parameters()).device
-    found = batches_with_errors(images, job.preprocessing, job.batch_size, job.crop, start, job.draft)
+    found = batches_with_errors(
+        images, job.preprocessing, job.batch_size, job.crop, start, job.draft, align=job.aligner
+    )
     for rows in in_threads(lambda batch: batch_to_rows(batch, codes, job.width), found, device):
         for i, error in enumerate(rows.errors):
             if error is not None and job.on_error == "raise":

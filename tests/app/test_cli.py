@@ -16,7 +16,7 @@ from ditifeat.app import commands
 from ditifeat.app.cli import build_parser, main
 
 COMMANDS = [
-    "encode", "probe", "learning-curve", "edit", "lost", "search", "resize", "factors", "train", "benchmark",
+    "encode", "probe", "learning-curve", "edit", "lost", "search", "align", "resize", "factors", "train", "benchmark",
     "evaluate-edits", "evaluate-dm",
     "evaluate-factors",
     "convert", "push", "info", "demo", "quickstart",
