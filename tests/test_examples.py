@@ -42,6 +42,13 @@ CASES = [
         "range_swaps.png: 2 pairs of faces",
         ["range_swaps.png"],
     ),
+    pytest.param(
+        "first_model.py",
+        "first --recipe {recipe} --count 40 --steps 2",
+        "first.png: look at it",
+        ["first/first.png", "first/run/model/model.safetensors"],
+        marks=slow,
+    ),
     ("specialisation.py", "{data} --model {tiny} --count 4", "error left of 4 images; columns: ", []),
     ("half_precision.py", "{tiny} half", "half: ", ["half/model.safetensors", "half/estimator.safetensors"]),
     (
@@ -109,11 +116,20 @@ def run(monkeypatch, capsys, folder, name, *arguments):
 
 
 @pytest.mark.parametrize(("name", "arguments", "printed", "written"), CASES)
-def test_example(name, arguments, printed, written, data, classes, table, tiny_folder, tmp_path, monkeypatch, capsys):
-    words = arguments.format(data=data, classes=classes, table=table, tiny=tiny_folder).split()
+def test_example(
+    name, arguments, printed, written, data, classes, table, recipe, tiny_folder, tmp_path, monkeypatch, capsys
+):
+    words = arguments.format(data=data, classes=classes, table=table, tiny=tiny_folder, recipe=recipe).split()
     assert printed in run(monkeypatch, capsys, tmp_path, name, *words)
     for file in written:
         assert (tmp_path / file).stat().st_size > 500
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe_to_dict(tiny_recipe())))
+    return path
 
 
 def test_half_precision_halves(tiny_folder, tmp_path, monkeypatch, capsys):
@@ -161,7 +177,11 @@ def test_retraining(data, tiny_folder, tmp_path, monkeypatch, capsys):
 
 
 def test_every_example_has_a_case():
-    cases = {getattr(case, "values", case)[0] for case in CASES} | {"learning_curve.py", "retrain.py"}
+    cases = {getattr(case, "values", case)[0] for case in CASES} | {
+        "learning_curve.py",
+        "retrain.py",
+        "convert_face_detector.py",
+    }
     assert cases == {path.name for path in EXAMPLES.glob("*.py")}
 
 

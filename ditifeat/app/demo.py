@@ -6,11 +6,13 @@ import itertools
 import tempfile
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
+from ditifeat.align import Align, model_aligner
 from ditifeat.data.batches import batches, load_images
 from ditifeat.data.drawing import save_image, sheet, to_pixels
 from ditifeat.data.preprocessing import Crop
@@ -32,6 +34,14 @@ LOST_TIME_STEPS = (100, 300, 500, 700)
 MAX_RESULTS = 100  # that can still be downloaded
 
 DISPLAY_SIZE = 320  # pixels per side on the page
+
+
+class Cut(NamedTuple):
+    """How an image is cut: `crop` and `align` of `encode`."""
+
+    crop: Crop
+    align: Align = False
+
 
 State = dict[str, np.ndarray]  # z (1, d), x_T (1, C, h, w), and reference (1, d) once there is a second image
 
@@ -77,27 +87,29 @@ class Demo:
         return familiar or self.attributes[:MAX_SLIDERS]
 
     @torch.no_grad()
-    def choose(self, path: str | Path, crop: Crop) -> tuple[State, Image.Image, Image.Image]:
+    def choose(self, path: str | Path, crop: Crop, align: Align = False) -> tuple[State, Image.Image, Image.Image]:
         """Invert an image.
 
         Returns:
             Its state, the image as the model sees it, and what is lost of it at four time-steps.
 
         Raises:
-            ImageDecodeError, InputError: for a file that is no image, or too small a one.
+            ImageDecodeError, InputError: for a file that is no image, too small a one, or one without a face to align.
         """
-        x_0 = self._read(path, crop)
+        x_0 = self._read(path, crop, align)
         z = self.encoder(x_0)
         x_T = self.model.invert(x_0, z, STEPS, "fixed_point")
-        rows = lost(self.encoder, Path(path), LOST_TIME_STEPS, crop=crop)
+        rows = lost(self.encoder, Path(path), LOST_TIME_STEPS, crop=crop, align=align)
         steps = ", ".join(map(str, LOST_TIME_STEPS))
         lost_sheet = sheet({f"{title}, t = {steps}": row for title, row in rows.items()})
         return {"z": z.cpu().numpy(), "x_T": x_T.cpu().numpy()}, _displayed(to_pixels(x_0)[0]), lost_sheet
 
     @torch.no_grad()
-    def choose_reference(self, state: State, path: str | Path, crop: Crop) -> tuple[State, Image.Image]:
+    def choose_reference(
+        self, state: State, path: str | Path, crop: Crop, align: Align = False
+    ) -> tuple[State, Image.Image]:
         """Encode a second image: the state with its code, and the image as the model sees it; errors as `choose`."""
-        x_0 = self._read(path, crop)
+        x_0 = self._read(path, crop, align)
         return state | {"reference": self.encoder(x_0).cpu().numpy()}, _displayed(to_pixels(x_0)[0])
 
     @torch.no_grad()
@@ -132,8 +144,9 @@ class Demo:
         pixels = to_pixels(self.model.sample(x_T, z, STEPS, solver="fixed_point"))[0]
         return _displayed(pixels), str(self._save(pixels))
 
-    def _read(self, path: str | Path, crop: Crop) -> torch.Tensor:
-        rows = next(batches(Path(path), self.encoder.config.image, 1, crop))[1]
+    def _read(self, path: str | Path, crop: Crop, align: Align) -> torch.Tensor:
+        image = self.encoder.config.image
+        rows = next(batches(Path(path), image, 1, crop, align=model_aligner(align, image, crop)))[1]
         return load_images(rows, self.encoder.device)
 
     def _save(self, pixels: np.ndarray) -> Path:

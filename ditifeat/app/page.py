@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ditifeat.app.demo import MAX_SLIDERS, Demo, State
+from ditifeat.app.demo import MAX_SLIDERS, Cut, Demo, State
 from ditifeat.app.telemetry import disable_telemetry
-from ditifeat.data.preprocessing import Crop
-from ditifeat.errors import DitifeatError, InputError, require
+from ditifeat.errors import DitifeatError, FaceError, InputError, require
 
 SLIDER_RANGE = 2.0  # of an attribute's slider, either way, in units of `edit`'s scale
 
-CROPS: dict[str, Crop] = {"The central square": "center", "CelebA's aligned faces": "model"}
+# By the title of each choice: how an uploaded image is cut, and whether its face is found first.
+CUTS = {
+    "Find the face": Cut("model", "largest"),
+    "The central square": Cut("center"),
+    "As CelebA's aligned faces": Cut("model"),
+}
+
+SAMPLE_CUT = Cut("center")  # of the samples, which are cut already
 
 INTRO = """# ditifeat
 An image's code is cut into subsets that belong to diffusion time-steps. Choose an image, see what is lost when, and edit it."""
@@ -106,7 +112,11 @@ class Page:
     def _lay_out_input(self) -> None:
         self.samples = self._gallery("Samples of the diffusion model", "samples")
         self.upload = self.gr.File(label="Your image", type="filepath", elem_id="upload", height=120)
-        self.crop = self.gr.Radio(list(CROPS), value=next(iter(CROPS)), label="Crop of your image")
+        of_faces = (
+            "face" in self.demo.encoder.config.image.alignment
+        )  # what is chosen at first; nothing else hangs on it
+        value = list(CUTS)[0 if of_faces else 1]
+        self.cut = self.gr.Radio(list(CUTS), value=value, label="Cut of your image", elem_id="cut")
 
     def _lay_out_result(self) -> None:
         self.before = self.gr.Image(label="Image", interactive=False, buttons=[], elem_id="before", format="png")
@@ -138,20 +148,20 @@ class Page:
         referred = [self.state, self.reference, self.message]
 
         def choose_sample(event: Any) -> Any:
-            return self._choose(self.demo.samples[event.index], next(iter(CROPS)))
+            return self._choose(self.demo.samples[event.index], SAMPLE_CUT)
 
         def choose_sample_as_reference(state: State, event: Any) -> Any:
-            return self._choose_reference(state, self.demo.samples[event.index], next(iter(CROPS)))
+            return self._choose_reference(state, self.demo.samples[event.index], SAMPLE_CUT)
 
         # gradio asks a function's annotations whether it wants the event.
         for function in (choose_sample, choose_sample_as_reference):
             function.__annotations__["event"] = self.gr.SelectData
         self.samples.select(choose_sample, None, chosen)
-        self.upload.upload(self._choose, [self.upload, self.crop], chosen)
-        self.crop.input(self._choose, [self.upload, self.crop], chosen)
+        self.upload.upload(self._choose, [self.upload, self.cut], chosen)
+        self.cut.input(self._choose, [self.upload, self.cut], chosen)
         self.references.select(choose_sample_as_reference, [self.state], referred).then(self._edit, controls, edited)
         self.upload_reference.upload(
-            self._choose_reference, [self.state, self.upload_reference, self.crop], referred
+            self._choose_reference, [self.state, self.upload_reference, self.cut], referred
         ).then(self._edit, controls, edited)
         self.shown.change(self._relabel, [self.shown], self.sliders)
         for control in (self.lo, self.hi, self.share, *self.sliders):
@@ -168,24 +178,24 @@ class Page:
             return skip, skip, str(error)
         return image, self.gr.DownloadButton(value=path, interactive=True), ""
 
-    def _choose(self, path: str | Path | None, crop: str) -> Any:
+    def _choose(self, path: str | Path | None, cut: str | Cut) -> Any:
         skips = [self.gr.skip()] * 5
         if path is None:
             return [*skips, self.gr.skip(), *[self.gr.skip()] * MAX_SLIDERS]
         try:
-            state, image, lost = self.demo.choose(path, CROPS[crop])
+            state, image, lost = self.demo.choose(path, *_cut(cut))
         except DitifeatError as error:
             return [*skips, _for_visitors(error), *[self.gr.skip()] * MAX_SLIDERS]
         reconstruction, file = self.demo.edit(state, "", {}, (0, 0), 0.0)
         download = self.gr.DownloadButton(value=file, interactive=True)
         return [state, image, reconstruction, download, lost, "", *[0] * MAX_SLIDERS]
 
-    def _choose_reference(self, state: State, path: str | Path | None, crop: str) -> Any:
+    def _choose_reference(self, state: State, path: str | Path | None, cut: str | Cut) -> Any:
         skip = self.gr.skip()
         if path is None or not state:
             return skip, skip, skip if path is None else "Choose the first image first."
         try:
-            return *self.demo.choose_reference(state, path, CROPS[crop]), ""
+            return *self.demo.choose_reference(state, path, *_cut(cut)), ""
         except DitifeatError as error:
             return skip, skip, _for_visitors(error)
 
@@ -211,10 +221,17 @@ class Page:
         return self.gr.Slider(-SLIDER_RANGE, SLIDER_RANGE, 0, step=0.1, label=label, visible=bool(label), elem_id=name)
 
 
+def _cut(cut: str | Cut) -> Cut:
+    return CUTS[cut] if isinstance(cut, str) else cut
+
+
 def _label(names: list[str], index: int) -> str:
     return names[index].replace("_", " ") if index < len(names) else ""
 
 
 def _for_visitors(error: DitifeatError) -> str:
     """The message without the folder where the upload was put."""
-    return f"This cannot be read: {str(error).split(': ', 1)[-1]}"
+    reason = str(error).split(": ", 1)[-1]
+    if isinstance(error, FaceError):
+        return f"The image {reason.split(';')[0]}. Choose another, or another cut."
+    return f"This cannot be read: {reason}"

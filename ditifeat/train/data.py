@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import math
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ditifeat.align import Align, model_aligner
 from ditifeat.data.batches import batches, load_images
 from ditifeat.data.folders import list_folder
 from ditifeat.data.paths import kind_of_path, split_column
@@ -33,6 +37,9 @@ DECODED = 256  # images that are decoded before any is written
 SAVE_SECONDS = 20  # between notes of how far decoding is
 
 LOADED = 8192  # images that are copied onto a device at once
+
+
+Read = Callable[..., Iterator[tuple[list[str], np.ndarray]]]  # `batches` of the run's images
 
 
 class TrainingImages:
@@ -117,7 +124,13 @@ class Decoded:
 
 
 def prepare(
-    data: Path, preprocessing: Preprocessing, cache: Path, *, crop: Crop = "model", progress: bool = False
+    data: Path,
+    preprocessing: Preprocessing,
+    cache: Path,
+    *,
+    crop: Crop = "model",
+    align: Align = False,
+    progress: bool = False,
 ) -> Decoded:
     """Decode a folder or tar of images into `cache` (`images.npy`, `images.json`), or go on with it, or find it done.
 
@@ -130,6 +143,7 @@ def prepare(
         preprocessing: crop and size.
         cache: folder to write.
         crop: "model", or "center" for images that are cropped already.
+        align: find and align the faces of photos, as in `encode`; photos without one are left out.
         progress: show a progress bar.
 
     Raises:
@@ -144,11 +158,15 @@ def prepare(
     if crop == "center":
         preprocessing = replace(preprocessing, crop=(0.0, 0.0, 1.0, 1.0))
     about = {"preprocessing": json.loads(json.dumps(asdict(preprocessing))), "files": _files(data)}
+    aligner = model_aligner(align, preprocessing, "model")
+    if aligner is not None:
+        about["preprocessing"]["align"] = aligner.faces
+    read = partial(batches, data, preprocessing, DECODED, on_error="skip", align=aligner)
     if (cache / "images.json").exists():
         stored = read_json(cache / "images.json")
-        _check_same(stored, about, data, preprocessing, cache)
+        _check_same(stored, about, data, read, cache)
     else:
-        stored = _decode(data, preprocessing, cache, about, progress)
+        stored = _decode(data, read, cache, about, progress)
     array = np.load(cache / "images.npy", mmap_mode="r")[: len(stored["names"])]
     return Decoded(array, stored["names"], [(name, reason) for name, reason in stored["skipped"]])
 
@@ -175,9 +193,7 @@ def _file(path: Path, name: str) -> list[Any]:
     return [name, found.st_size, found.st_mtime_ns]
 
 
-def _check_same(
-    stored: dict[str, Any], about: dict[str, Any], data: Path, preprocessing: Preprocessing, cache: Path
-) -> None:
+def _check_same(stored: dict[str, Any], about: dict[str, Any], data: Path, read: Read, cache: Path) -> None:
     if stored["preprocessing"] != about["preprocessing"]:
         raise RecipeError(f"{cache}: holds images cut or resized in another way; use another output folder")
     before, now = ({name: size for name, size, _ in files} for files in (stored["files"], about["files"]))
@@ -188,7 +204,7 @@ def _check_same(
     }
     if not any(changes.values()) and stored["files"] != about["files"]:
         logger.info("%s: files have other times than when they were decoded; comparing their pixels", data)
-        changes["changed"] = _changed_pixels(stored, data, preprocessing, cache)
+        changes["changed"] = _changed_pixels(stored, read, cache)
         if not changes["changed"]:
             write_text(cache / "images.json", json.dumps(stored | about))
     if any(changes.values()):
@@ -198,12 +214,12 @@ def _check_same(
         )
 
 
-def _changed_pixels(stored: dict[str, Any], data: Path, preprocessing: Preprocessing, cache: Path) -> list[str]:
+def _changed_pixels(stored: dict[str, Any], read: Read, cache: Path) -> list[str]:
     array = np.load(cache / "images.npy", mmap_mode="r")
     report = SourceReport()
     changed: list[str] = []
     done = 0
-    for names, rows in batches(data, preprocessing, DECODED, on_error="skip", report=report):
+    for names, rows in read(report=report):
         before = array[done : done + len(rows)]
         same = [
             a == b and np.array_equal(x, y)
@@ -215,26 +231,25 @@ def _changed_pixels(stored: dict[str, Any], data: Path, preprocessing: Preproces
     return changed or sorted(skipped)
 
 
-def _decode(
-    data: Path, preprocessing: Preprocessing, cache: Path, about: dict[str, Any], progress: bool
-) -> dict[str, Any]:
+def _decode(data: Path, read: Read, cache: Path, about: dict[str, Any], progress: bool) -> dict[str, Any]:
     """Write `images.npy`, and then `images.json`; `partial.json` says how far a decoding came that was stopped."""
-    partial, note = cache / "images.partial.npy", cache / "partial.json"
+    unfinished, note = cache / "images.partial.npy", cache / "partial.json"
     count = sum(1 for _ in sources(data))
     if count == 0:
         raise RecipeError(f"{data}: holds no images")
     state: dict[str, Any] = about | {"names": [], "skipped": []}
-    if note.exists() and partial.exists() and {**read_json(note), "names": [], "skipped": []} == state:
+    if note.exists() and unfinished.exists() and {**read_json(note), "names": [], "skipped": []} == state:
         state = read_json(note)
-        array: np.memmap = np.lib.format.open_memmap(partial, "r+")
+        array: np.memmap = np.lib.format.open_memmap(unfinished, "r+")
     else:
         cache.mkdir(parents=True, exist_ok=True)
-        array = _reserve(partial, (count, preprocessing.size, preprocessing.size, 3))
+        size = about["preprocessing"]["size"]
+        array = _reserve(unfinished, (count, size, size, 3))
     report = SourceReport(skipped=state["skipped"])
     start = len(state["names"]) + len(state["skipped"])
     saved = time.monotonic()
     with tqdm(total=count, initial=start, desc="decoding", unit="image", disable=not progress) as bar:
-        for names, rows in batches(data, preprocessing, DECODED, on_error="skip", report=report, start=start):
+        for names, rows in read(report=report, start=start):
             done = len(state["names"])
             if done + len(report.skipped) + len(rows) > count:
                 raise RecipeError(f"{data}: images were added while it was decoded; begin again")
@@ -246,11 +261,15 @@ def _decode(
                 write_text(note, json.dumps(state))
                 saved = time.monotonic()
     if not state["names"]:
-        raise RecipeError(f"{data}: none of {count} images can be decoded; the first: {report.skipped[0][1]}")
+        raise RecipeError(f"{data}: none of {count} images can be used; the first: {report.skipped[0][1]}")
     if report.skipped:
-        logger.warning("%s: %d of %d images left out, %s", data, len(report.skipped), count, cache / "images.json")
+        left_out, first, listed = len(report.skipped), report.skipped[0][1], cache / "images.json"
+        logger.warning("%s: %d of %d images left out, %s; the first: %s", data, left_out, count, listed, first)
+    copies = len(state["names"]) - len({hashlib.sha256(row).digest() for row in array[: len(state["names"])]})
+    if copies:
+        logger.info("%s: %d images are copies of others, and are trained on as often as they are there", data, copies)
     array.flush()
-    os.replace(partial, cache / "images.npy")
+    os.replace(unfinished, cache / "images.npy")
     write_text(cache / "images.json", json.dumps(state))
     note.unlink(missing_ok=True)
     return state

@@ -58,7 +58,7 @@ def _stages(
 ) -> None:
     processes = accelerator()
     with processes.main_process_first():
-        decoded = prepare(data, recipe.image, folder / "data", crop=crop, progress=progress)
+        decoded = prepare(data, recipe.image, folder / "data", crop=crop, align=recipe.align, progress=progress)
     count = len(decoded.names) - recipe.holdout
     if count < 2:
         raise RecipeError(

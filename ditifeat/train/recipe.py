@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 
+from ditifeat.align import Align
 from ditifeat.data.preprocessing import Preprocessing
 from ditifeat.errors import MissingRecipeError, RecipeError
 from ditifeat.model.config import ModelConfig
@@ -37,6 +38,8 @@ class Settings:
         encoder: a name of `model.encoders.ENCODERS`, or the layers.
         codec: the space that the DM works in.
         flip: whether training images are flipped with probability 1/2.
+        align: find and align the faces of photos, as in `encode`: true for photos of one face each, largest for the largest
+            of each; photos without one are left out. The model's images are to be aligned too, then.
         seed: of every random number, 0..2^32 - 1.
         holdout: the last N images, by name, are evaluated and not trained on.
         card: what the model card says of the data.
@@ -52,6 +55,7 @@ class Settings:
     encoder: str | EncoderSpec = "diti64"
     codec: CodecRecipe = CodecRecipe()
     flip: bool = True
+    align: Align = False
     seed: int = 0
     holdout: int = 0
     card: CardFacts = CardFacts()
@@ -248,9 +252,12 @@ def model_config(recipe: Recipe, **changes: Any) -> ModelConfig:
     >>> model_config(load_recipe("images64"), method="diti").image.size
     64
     """
+    image = recipe.image
+    if recipe.align is not False:
+        image = replace(image, alignment="faces of photos, found and aligned by align=True")
     return ModelConfig(
         name=recipe.name,
-        image=recipe.image,
+        image=image,
         encoder=recipe.encoder_spec,
         latent_dim=recipe.partition.d,
         partition=recipe.partition,

