@@ -105,7 +105,13 @@ class ShardWriter:
         """Decode and encode images and write their shard; return how many they are."""
         job = self.job
         found = batches_with_errors(
-            Listed(images), job.preprocessing, job.batch_size, job.crop, draft=job.draft, threads=THREADS
+            Listed(images),
+            job.preprocessing,
+            job.batch_size,
+            job.crop,
+            draft=job.draft,
+            threads=THREADS,
+            align=job.aligner,
         )
         parts = [batch_to_rows(batch, self.codes, job.width) for batch in found]
         rows = join_rows(parts, job.storage_dtype)
@@ -208,7 +214,13 @@ class ImagesToFeatures:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         job = self.job
         found = batches_with_errors(
-            batch[self.column], job.preprocessing, job.batch_size, job.crop, draft=job.draft, threads=THREADS
+            batch[self.column],
+            job.preprocessing,
+            job.batch_size,
+            job.crop,
+            draft=job.draft,
+            threads=THREADS,
+            align=job.aligner,
         )
         rows = join_rows([batch_to_rows(part, self.codes, job.width) for part in found], "float32")
         kept = {name: values for name, values in batch.items() if name != self.column}
