@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ditifeat.benchmark.benchmark import load_runs, method_name
@@ -85,6 +86,8 @@ def evaluate_factors(
     count, swapped = integer("count", count, 1000), integer("swapped", swapped, 2)
     encoders = load_runs(runs, device="cpu")
     models = [_model(encoder) for encoder in encoders]
+    if any(not torch.equal(model.schedule.alpha_bar, models[0].schedule.alpha_bar) for model in models):
+        raise ModelError("the runs' DMs add noise by different schedules, and lose factors at different time-steps")
     cache = Cache(out / "cache")
     theory = errors(pair_distances(models[0].codec), models[0].schedule)
     lost = {name: lost_at(error) for name, error in theory.items()}
@@ -183,20 +186,27 @@ def _measure(
     scores = [reading(codes, values, train, dims) for dims in deals]
     moved, everything, fidelity = swaps(model, regressor(), shown, truth, deals[0], steps)
     test = {name: column[~train] for name, column in values.items()}
+    measured = {
+        "order_of_reading": _mean([order(lost, centres(each, ranges)) for each in scores]),
+        "order_of_strongest": _mean([order(lost, strongest(each, ranges)) for each in scores]),
+        "order_of_transfer": order(lost, centres(moved, ranges)),
+        **selectivity(moved, ranges, lost),
+        **disentanglement(codes[~train], test, scores[0]),
+    }
     return {
         "reading": np.mean(scores, axis=0).tolist(),
         "whole": reading(codes, values, train, [np.arange(partition.d)], linear=True)[:, 0].tolist(),
         "transfer": moved.tolist(),
         "transfer_of_all": everything.tolist(),
         "sampled": list(fidelity.values()),
-        "values": {
-            "order_of_reading": float(np.nanmean([order(lost, centres(each, ranges)) for each in scores])),
-            "order_of_strongest": float(np.nanmean([order(lost, strongest(each, ranges)) for each in scores])),
-            "order_of_transfer": order(lost, centres(moved, ranges)),
-            **selectivity(moved, ranges, lost),
-            **disentanglement(codes[~train], test, scores[0]),
-        },
+        "values": {name: value for name, value in measured.items() if np.isfinite(value)},
     }
+
+
+def _mean(values: list[float]) -> float:
+    """Of those that are finite; NaN where none is."""
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
 
 
 def strongest(scores: np.ndarray, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
@@ -228,9 +238,8 @@ def grouped(rows: list[Row]) -> dict[str, Any]:
 
 
 def _over(members: list[Row], statistic: Callable[..., Any]) -> dict[str, Any]:
-    return {
-        key: {name: float(statistic([m["values"][name] for m in members])) for name in members[0]["values"]}
-        if key == "values"
-        else statistic([m[key] for m in members], axis=0).tolist()
-        for key in members[0]
-    }
+    """Over the members that a value was measured of."""
+    names = dict.fromkeys(name for member in members for name in member["values"])
+    values = [(name, [m["values"][name] for m in members if name in m["values"]]) for name in names]
+    lists = {key: statistic([m[key] for m in members], axis=0).tolist() for key in members[0] if key != "values"}
+    return {**lists, "values": {name: float(statistic(found)) for name, found in values}}

@@ -80,7 +80,9 @@ def train_regressor(spec: RegressorSpec) -> Regressor:
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-        logger.info("regressor: %d of %d images, loss %.4f", (part + 1) * FRESH, spec.images, loss.detach())
+        logger.info(
+            "regressor: %d of %d images, loss %.4f", min((part + 1) * FRESH, spec.images), spec.images, loss.detach()
+        )
     return regressor.eval().requires_grad_(False)
 
 

@@ -58,7 +58,7 @@ def _values_table(methods: dict[str, Any]) -> str:
             for found in methods.values()
         ]
         rows.append([title, *cells])
-    return _table(["", *(f"{name}, {found['runs']} run(s)" for name, found in methods.items())], rows)
+    return _table(["", *(f"{name}, runs: {found['runs']}" for name, found in methods.items())], rows)
 
 
 def by_loss(result: dict[str, Any]) -> list[str]:
@@ -134,8 +134,9 @@ def plot_factors(result: dict[str, Any], path: Path) -> None:
         ):
             values = np.array(found["mean"][kind])[rows]
             image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0, vmax=1)
-            correlation = found["mean"]["values"][f"order_of_{kind}"]
-            axes.set_title(f"{method}\n{title}: order {correlation:.2f}", fontsize=7)
+            correlation = found["mean"]["values"].get(f"order_of_{kind}")
+            said = "" if correlation is None else f": order {correlation:.2f}"
+            axes.set_title(f"{method}\n{title}{said}", fontsize=7)
             _mark_lost(axes, result, ordered)
     for axes in panels[-1]:
         axes.set_xlabel("time-steps", fontsize=8)
