@@ -51,7 +51,10 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
+        partial.touch()
+        mode = partial.stat().st_mode  # as the umask has it; safetensors would have its files read by their owner alone
         write(partial)
+        partial.chmod(mode)
         _sync(partial)
         os.replace(partial, path)
         _sync(path.parent)
@@ -248,6 +251,25 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         MissingFileError: if it does not exist.
         ModelError: if it is not a whole safetensors file, or, of those that `write_tensors` wrote, not what was written.
     """
+    while True:
+        version = _version(path)
+        try:
+            return _read_tensors(path)
+        except ModelError:
+            # `safe_open` opens a file by its name twice, and it may have been replaced between; then it is read again.
+            if _version(path) == version:
+                raise
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -290,3 +290,12 @@ def test_half_precision_is_loaded_as_float32():
 
 def test_prefixes():
     assert select_prefix({"a.b": 1, "ab": 2, "a.c.d": 3}, "a.") == {"b": 1, "c.d": 3}
+
+
+def test_files_are_for_whom_the_umask_lets_read(tmp_path):
+    """A folder of models is shared; safetensors from 0.7 on writes files that their owner alone may read."""
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    write_text(tmp_path / "text", "x")
+    write_tensors(tmp_path / "tensors", {"x": torch.zeros(1)})
+    assert (tmp_path / "text").stat().st_mode == (tmp_path / "tensors").stat().st_mode == plain.stat().st_mode
