@@ -71,6 +71,14 @@ CASES = [
         "12 rows, images and number; best: {'classifier__C': ",
         [],
     ),
+    pytest.param("encode_speed.py", "--images 60 --suffix .npz", "of the run's CPU time", [], marks=slow),
+    pytest.param(
+        "kills.py",
+        "--images 300 --kills 2 --suffix .npz",
+        "0 rows lost, 0 rows repeated, 0 rows different",
+        [],
+        marks=slow,
+    ),
 ]
 
 
@@ -188,3 +196,19 @@ def test_every_example_has_a_case():
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_examples_are_short(path):
     assert len(path.read_text("utf-8").splitlines()) <= 80
+
+
+def test_the_function_of_spark_takes_series_of_pandas(tiny_encoder, photos):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed; it comes with the extra benchmark")
+    encode_series = runpy.run_path(str(EXAMPLES / "spark_features.py"))["encode_series"]
+    paths = [photos / f"{i:02d}.png" for i in range(3)]
+    images = pandas.Series([paths[0].read_bytes(), b"no image", paths[2].read_bytes()], index=[7, 8, 9])
+    found = encode_series(images, str(tiny_encoder.folder))
+    assert list(found.index) == [7, 8, 9] and list(found.columns) == ["features", "error"]
+    assert (
+        found["features"][8] is None and "is not an image" in found["error"][8] and found["error"][[7, 9]].isna().all()
+    )
+    expected = tiny_encoder.encode([paths[0], paths[2]]).array
+    for row, code in zip(found["features"][[7, 9]], expected, strict=True):
+        assert row.dtype == "float32" and abs(row - code).max() < 1e-5
+    assert encode_series(pandas.Series([str(path) for path in paths]), str(tiny_encoder.folder))["error"].isna().all()
