@@ -21,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser, positive: Callable[[str], int
         parser: of the command.
         positive: reads an integer of 1 or more.
     """
-    parser.add_argument("images", nargs="+", help="images, folders of them, or tars")
+    text = (
+        "images, folders, quoted patterns ('photos/**/*.jpg', 'shard-{000..010}.tar'), lists of paths (.txt, .lst), .tar, .tar.gz, "
+        ".zip, .parquet or folders of it (table.parquet#column), videos; several of any"
+    )
+    parser.add_argument("images", nargs="+", help=text)
     text = "features to write: .npz, .safetensors, .npy, or NAME.parquet, a folder of shards. A run that was stopped goes on"
     parser.add_argument("--out", required=True, type=Path, help=text)
     parser.add_argument("--overwrite", action="store_true", help="begin again, whatever OUT holds")
