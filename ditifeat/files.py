@@ -272,6 +272,7 @@ def _version(path: Path) -> tuple[int, int] | None:
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
+    _check_regular(path)
     try:
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -303,6 +304,7 @@ def sha256(path: Path) -> str:
         >>> sha256(encoder.folder / "model.safetensors") == encoder.weights
         True
     """
+    _check_regular(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -319,12 +321,19 @@ def read_json(path: Path) -> Any:
         MissingFileError: if it does not exist.
         ModelError: if it is not JSON, or says a key twice.
     """
+    _check_regular(path)
     try:
         return json.loads(path.read_text("utf-8"), object_pairs_hook=_unique_keys)
     except FileNotFoundError:
         raise MissingFileError(f"{path}: there is no such file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse what a link in a stranger's folder may lead to: a pipe or device, which has no end."""
+    if path.exists() and not path.is_file():
+        raise ModelError(f"{path}: is no regular file")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 import operator
 import re
+import reprlib
 import types
 import typing
+from collections.abc import Hashable
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import numpy as np
@@ -19,8 +22,65 @@ from ditifeat.errors import DitifeatError, InputError, ModelError
 
 T = TypeVar("T")
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 200, 200, 60
+
 # YAML 1.1 reads 1e-4 and 1e6, which have no dot, as strings.
 SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+
+
+def shown(value: Any) -> str:
+    """Return the repr of a value for a message, cut where it is long or deep: a stranger's file may hold anything.
+
+    >>> from ditifeat.schema import shown
+    >>> shown([1, "a"]), len(shown("a" * 1_000_000))
+    ("[1, 'a']", 200)
+    """
+    return _SHORT.repr(value)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what a YAML text holds: plain lists, dicts, texts and numbers; no code, no alias, no key twice.
+
+    Raises:
+        ValueError: for anything else, with its place.
+
+    >>> from ditifeat.schema import parse_yaml
+    >>> parse_yaml("images: 1000")
+    {'images': 1000}
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, _yaml_loader())
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)[:1000]) from error
+
+
+@cache
+def _yaml_loader() -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """PyYAML's safe loader takes the last of a key that is given twice; of aliases, a short text can make any size."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.composer.ComposerError(
+                    None, None, "an alias (*name); write out what it stands for", self.peek_event().start_mark
+                )
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            twice = sorted({key for key in keys if keys.count(key) > 1})
+            if twice:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {', '.join(twice)} given twice", node.start_mark
+                )
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def integer(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
@@ -39,7 +99,7 @@ def integer(name: str, value: Any, low: int | None = None, high: int | None = No
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise InputError(f"{name} = {value!r} must be an integer") from None
+        raise InputError(f"{name} = {shown(value)} must be an integer") from None
     if (low is not None and number < low) or (high is not None and number > high):
         bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"within {low}..{high}"
         raise InputError(f"{name} = {number} must be {bounds}")
@@ -58,7 +118,7 @@ def boolean(name: str, value: Any) -> bool:
         True
     """
     if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name} = {value!r} must be True or False")
+        raise InputError(f"{name} = {shown(value)} must be True or False")
     return bool(value)
 
 
@@ -108,7 +168,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return from_dict(hint, value, f"{where}.")  # type: ignore[arg-type]
     if origin is Literal:
         if not any(value == option and type(value) is type(option) for option in args):
-            raise ModelError(f"{where} = {value!r} is not one of {', '.join(map(str, args))}")
+            raise ModelError(f"{where} = {shown(value)} is not one of {', '.join(map(str, args))}")
         return value
     if origin is tuple:
         return _convert_tuple(args, value, where)
@@ -116,13 +176,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert_number(hint, value, where)
     expected = dict if origin is dict else object if hint is Any else hint
     if not isinstance(value, expected):
-        raise ModelError(f"{where} = {value!r} must be of type {expected.__name__}")
+        raise ModelError(f"{where} = {shown(value)} must be of type {expected.__name__}")
     return value
 
 
 def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ModelError(f"{where} = {value!r} must be a list")
+        raise ModelError(f"{where} = {shown(value)} must be a list")
     hints = args[:1] * len(value) if args[-1] is Ellipsis else args
     if len(value) != len(hints):
         raise ModelError(f"{where} must have {len(hints)} entries, not {len(value)}")
@@ -133,13 +193,13 @@ def _convert_number(hint: type[int] | type[float], value: Any, where: str) -> in
     number = float(value) if isinstance(value, str) and SCIENTIFIC.fullmatch(value) else value
     wrong = isinstance(number, bool) or not isinstance(number, int | float)
     if wrong or (hint is int and isinstance(number, float) and not number.is_integer()):
-        raise ModelError(f"{where} = {value!r} must be of type {hint.__name__}")
+        raise ModelError(f"{where} = {shown(value)} must be of type {hint.__name__}")
     if isinstance(number, float) and not math.isfinite(number):
-        raise ModelError(f"{where} = {value!r} must be finite")
+        raise ModelError(f"{where} = {shown(value)} must be finite")
     try:
         return hint(number)
     except OverflowError:
-        raise ModelError(f"{where} = {value!r} must be finite") from None
+        raise ModelError(f"{where} = {shown(value)} must be finite") from None
 
 
 def _convert_union(args: tuple[Any, ...], value: Any, where: str) -> Any:

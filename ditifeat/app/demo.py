@@ -16,6 +16,7 @@ from ditifeat.align import Align, model_aligner
 from ditifeat.data.batches import batches, load_images
 from ditifeat.data.drawing import save_image, sheet, to_pixels
 from ditifeat.data.preprocessing import Crop
+from ditifeat.data.sources import is_single
 from ditifeat.editing.arguments import checked_direction
 from ditifeat.editing.edit import attribute_edit, subset_edit
 from ditifeat.editing.lost import lost
@@ -145,6 +146,8 @@ class Demo:
         return _displayed(pixels), str(self._save(pixels))
 
     def _read(self, path: str | Path, crop: Crop, align: Align) -> torch.Tensor:
+        if not is_single(path):  # a list of paths would read files of the server
+            raise InputError(f"{path}: is not one image")
         image = self.encoder.config.image
         rows = next(batches(Path(path), image, 1, crop, align=model_aligner(align, image, crop)))[1]
         return load_images(rows, self.encoder.device)

@@ -185,7 +185,7 @@ class Page:
         try:
             state, image, lost = self.demo.choose(path, *_cut(cut))
         except DitifeatError as error:
-            return [*skips, _for_visitors(error), *[self.gr.skip()] * MAX_SLIDERS]
+            return [*skips, _for_visitors(error, path), *[self.gr.skip()] * MAX_SLIDERS]
         reconstruction, file = self.demo.edit(state, "", {}, (0, 0), 0.0)
         download = self.gr.DownloadButton(value=file, interactive=True)
         return [state, image, reconstruction, download, lost, "", *[0] * MAX_SLIDERS]
@@ -197,7 +197,7 @@ class Page:
         try:
             return *self.demo.choose_reference(state, path, *_cut(cut)), ""
         except DitifeatError as error:
-            return skip, skip, _for_visitors(error)
+            return skip, skip, _for_visitors(error, path)
 
     def _relabel(self, names: list[str]) -> list[Any]:
         labels = [_label(names, i) for i in range(MAX_SLIDERS)]
@@ -229,9 +229,9 @@ def _label(names: list[str], index: int) -> str:
     return names[index].replace("_", " ") if index < len(names) else ""
 
 
-def _for_visitors(error: DitifeatError) -> str:
+def _for_visitors(error: DitifeatError, path: str | Path) -> str:
     """The message without the folder where the upload was put."""
-    reason = str(error).split(": ", 1)[-1]
+    reason = str(error).replace(f"{path}: ", "").replace(str(path), "the file")
     if isinstance(error, FaceError):
         return f"The image {reason.split(';')[0]}. Choose another, or another cut."
     return f"This cannot be read: {reason}"

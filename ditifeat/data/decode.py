@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -228,10 +229,14 @@ def is_image(file: IO[bytes]) -> bool:
 def _read(path: str | os.PathLike[str], name: str) -> bytes:
     """All bytes of a file: once they are here, whatever fails is the image's fault."""
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= MAX_BYTES:
+        mode, size = (found := os.stat(path)).st_mode, found.st_size
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ImageDecodeError(f"{name}: is a pipe or device, not an image")
+        if size <= MAX_BYTES:
+            with open(path, "rb") as file:
                 return file.read()
+    except ImageDecodeError:
+        raise
     except FileNotFoundError:
         raise MissingImageError(f"{name}: there is no such file") from None
     except IsADirectoryError:
@@ -239,6 +244,8 @@ def _read(path: str | os.PathLike[str], name: str) -> bytes:
     except PermissionError:
         raise InputError(f"{name}: may not be read; check its permissions") from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            raise MissingImageError(f"{name}: links to itself") from None
         raise InputError(f"{name}: cannot be read ({error}); the image itself may be good") from error
     raise ImageDecodeError(f"{name}: has {size} bytes, over the limit of {MAX_BYTES}; make it smaller first")
 

@@ -74,7 +74,7 @@ def file_kind(path: str) -> str:
     ('image', '.csv')
     """
     kind = kind_of_name(os.path.basename(path))
-    if kind in ("image", "") and not os.path.isfile(path) and not os.path.islink(path):
+    if kind in ("image", "") and os.path.exists(path) and not os.path.isfile(path):
         return "special file"
     if kind:
         return kind

@@ -49,7 +49,7 @@ class DMReference:
     def __post_init__(self) -> None:
         if (self.repo is None) != (self.commit is None):
             raise ModelError("dm: a Hub repository needs its commit, and a commit its repository")
-        if self.repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
+        if self.repo is not None and not re.fullmatch(r"(?!.*\.\.)\w[\w.-]*/\w[\w.-]*", self.repo):
             raise ModelError(f"dm: repo = {self.repo!r} is not org/name")
         if self.commit is not None and not re.fullmatch(r"[0-9a-f]{40}", self.commit):
             raise ModelError(f"dm: commit = {self.commit!r} is not 40 hex digits")

@@ -278,7 +278,8 @@ class DiTi(GenerativeModel):
         check_fit(dm.unet, dm.codec, config, dm_folder)
         encoder, mean, std = read_encoder(folder, config.encoder, config.image.size, config.latent_dim)
         tensors, _ = read_tensors(folder / "estimator.safetensors")
-        estimator = build_estimator(config, dm, warm_start=True)
+        with torch.device("meta"):  # what the configuration says takes no memory before its tensors are there
+            estimator = build_estimator(config, dm, warm_start=True)
         load_strictly(estimator, tensors, str(folder / "estimator.safetensors"))
         model = cls(config, dm, encoder, estimator)
         model.mean.copy_(mean)

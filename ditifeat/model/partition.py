@@ -15,6 +15,8 @@ MAX_LATENT_DIM = 65536
 
 MAX_TIME_STEPS = 100_000
 
+MAX_MASK = 2**24  # k x d, entries of the masks of cumulative codes
+
 
 @dataclass(frozen=True)
 class TimeStepPartition:
@@ -63,6 +65,8 @@ class TimeStepPartition:
             raise InputError(
                 f"partition: k = {self.k} is not within 1..{self.num_time_steps}, the time-steps there are"
             )
+        if self.k * self.d > MAX_MASK:
+            raise InputError(f"partition: k x d = {self.k} x {self.d} is over the limit of {MAX_MASK}")
         if len(self.stages) != len(self.dims_per_stage):
             raise InputError(f"partition: {len(self.stages)} stages but {len(self.dims_per_stage)} dims_per_stage")
         if self.stages:

@@ -84,7 +84,10 @@ def parse_hub_name(name: str | Path, kinds: str, options: HubOptions) -> tuple[s
         raise MissingFileError(f"{name}: is neither {kinds} nor org/name on the Hub")
     if match["revision"] is not None and options.revision is not None:
         raise InputError(f"{name}: says a revision, and revision = {options.revision!r} another; give one of them")
-    return match["repo"], match["revision"] or options.revision
+    revision = match["revision"] or options.revision
+    if revision is not None and (revision.startswith("/") or ".." in revision):  # the cache keeps a file of its name
+        raise InputError(f"{name}: revision = {revision!r} is no branch, tag or commit")
+    return match["repo"], revision
 
 
 class NoSuchEntryError(MissingFileError):

@@ -1,20 +1,20 @@
 """Import of checkpoints that the official DiTi and PDAE code wrote.
 
 Their U-Net is guided-diffusion's (scale-and-shift time embedding, residual blocks between levels), which diffusers has
-as `UNet2DModel`; only names and the layout of attention differ. Pickles are read with `weights_only=True`, YAML with
-`safe_load`, so nothing in either can run.
+as `UNet2DModel`; only names and the layout of attention differ. Pickles are read with `weights_only=True`, YAML by
+`parse_yaml`, so nothing in either can run.
 """
 
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 from diffusers import UNet2DModel
 from torch import Tensor
 
@@ -31,6 +31,7 @@ from ditifeat.model.partition import TimeStepPartition
 from ditifeat.model.schedule import NoiseSchedule, scheduler_betas
 from ditifeat.model.unet import attention_layers
 from ditifeat.pretrained.official_layout import Layout
+from ditifeat.schema import parse_yaml
 
 # The published images: CelebA's aligned 178 x 218, cut at left 25, top 57, 128 x 128.
 CELEBA_CROP = (25 / 178, 57 / 218, 153 / 178, 185 / 218)
@@ -111,10 +112,10 @@ def _assemble(config: ModelConfig, layout: Layout, dm: DiffusionModel, encoder: 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
+        data = parse_yaml(path.read_text("utf-8"))
     except FileNotFoundError:
         raise MissingFileError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read as plain YAML ({error})") from error
     if not isinstance(data, dict):
         raise ModelError(f"{path}: is not a mapping")
@@ -123,6 +124,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _read_pickle(path: Path) -> dict[str, Any]:
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    raise ValueError("it is compressed, and could unpack to any size")
         data = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise MissingFileError(f"{path}: there is no such file") from None

@@ -34,8 +34,10 @@ def push(folder: str | Path, repo: str, *, private: bool = False, token: str | N
     if match is None or match["revision"] is not None:
         raise InputError(f"repo = {repo!r} is not org/name")
     config = _check(folder)
+    names = uploaded_files(folder, config)
+    _check_links(folder, names)
     # `upload_folder` may make several commits, of which the first could be taken for a whole model.
-    files = [CommitOperationAdd(file, folder / file) for file in uploaded_files(folder, config)]
+    files = [CommitOperationAdd(file, folder / file) for file in names]
     api = HfApi(token=token)
     try:
         api.create_repo(repo, private=private, exist_ok=True)
@@ -54,6 +56,13 @@ def _check(folder: Path) -> ModelConfig:
     if config.method != "contrastive":
         load_model(config, folder, None)
     return config
+
+
+def _check_links(folder: Path, names: list[str]) -> None:
+    """A stranger's folder may hold links to files of ours, which would be published."""
+    for name in names:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ModelError(f"{folder / name}: is a link out of the folder; put the file itself there to publish it")
 
 
 def uploaded_files(folder: Path, config: ModelConfig) -> list[str]:

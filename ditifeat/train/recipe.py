@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Hashable
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from ditifeat.align import Align
 from ditifeat.data.preprocessing import Preprocessing
@@ -19,7 +17,7 @@ from ditifeat.errors import MissingRecipeError, RecipeError
 from ditifeat.model.config import ModelConfig
 from ditifeat.model.encoders import ENCODERS, EncoderSpec, build_encoder
 from ditifeat.model.partition import TimeStepPartition
-from ditifeat.schema import from_dict, integer
+from ditifeat.schema import from_dict, integer, parse_yaml
 from ditifeat.train.sections import CardFacts, CodecRecipe, DMRecipe, Optimiser
 from ditifeat.train.tasks import TASKS, task_class
 
@@ -170,8 +168,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if not path.is_file():
         raise MissingRecipeError(f"{name_or_path}: neither a recipe file nor one of {', '.join(recipe_names())}")
     try:
-        return recipe_from_dict(yaml.load(path.read_text("utf-8"), _Loader))
-    except (ValueError, OSError, yaml.YAMLError) as error:
+        return recipe_from_dict(parse_yaml(path.read_text("utf-8")))
+    except (ValueError, OSError) as error:
         raise RecipeError(f"recipe {name_or_path}: {error}") from error
 
 
@@ -264,17 +262,6 @@ def model_config(recipe: Recipe, **changes: Any) -> ModelConfig:
         codec=recipe.codec.spec,
         **changes,
     )
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader, which refuses a key that is given twice; PyYAML takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key {', '.join(twice)} given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def _switches(section: type[MethodRecipe], data: Any) -> Any:
