@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import stat
 import tarfile
 import threading
@@ -35,10 +36,9 @@ from tests.pretrained.test_official import SPEC, write
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tiny_folder, tmp_path):
     """A whole model's folder, which a test spoils."""
-    random_model(tiny_recipe()).save(tmp_path / "model")
-    return tmp_path / "model"
+    return shutil.copytree(tiny_folder, tmp_path / "model")
 
 
 @pytest.fixture(autouse=True)
@@ -272,7 +272,7 @@ class Calls:
 
 PAYLOADS = {
     "mkdir": Calls(os.mkdir, "ran"), "system": Calls(os.system, "mkdir ran"), "eval": Calls(eval, "__import__('os').mkdir('ran')"),
-    "nested": {"ema_encoder": {"encoder.0.weight": Calls(os.mkdir, "ran")}}, 
+    "nested": {"ema_encoder": {"encoder.0.weight": Calls(os.mkdir, "ran")}},
     "load": Calls(torch.load, "x"), "set": {"a": [{1: Calls(os.mkdir, "ran")}]},
 }  # fmt: skip
 
