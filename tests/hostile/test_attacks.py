@@ -318,7 +318,7 @@ YAMLS = {
     "module": "!!python/module:os", "value": 'name: !!python/object/apply:os.system ["mkdir ran"]', "tuple": "!!python/tuple [1]",
     "laughs": "a: &a [x, x]\n" + "\n".join(f"{b}: &{b} [{', '.join(4 * ['*' + a])}]" for a, b in STEPS) + "\nname: *p",
     "merges": "a: &a {x: 1}\n" + "\n".join(f"{b}: &{b} {{<<: [{', '.join(4 * ['*' + a])}]}}" for a, b in STEPS),
-    "itself": "name: &a [*a]", "deep": "[" * 50_000, "many": "name: " + "{a: " * 5000,
+    "itself": "name: &a [*a]", "deep": "[" * 5000, "many": "name: " + "{a: " * 5000,
 }  # fmt: skip
 
 
@@ -338,7 +338,7 @@ def test_yaml_holds_no_code_and_does_not_grow(official, tmp_path, text, small_me
 
 
 def test_a_hostile_value_makes_a_short_message(tmp_path):
-    data = recipe_to_dict(tiny_recipe()) | {"name": [["x" * 10**5] * 10]}
+    data = recipe_to_dict(tiny_recipe()) | {"name": [["x" * 10**4] * 10]}
     (tmp_path / "recipe.yaml").write_text(json.dumps(data))
     with pytest.raises(RecipeError) as error:
         load_recipe(tmp_path / "recipe.yaml")
@@ -362,9 +362,7 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path):
 
 
 def test_a_packed_npz_is_not_unpacked(tmp_path, small_memory):
-    np.savez_compressed(
-        tmp_path / "x.npz", features=np.zeros((2**18, 256), np.float32)[:1], about=np.array("x" * 2**26)
-    )
+    np.savez_compressed(tmp_path / "x.npz", features=np.zeros((4, 4), np.float32), about=np.array("x" * 2**26))
     with pytest.raises(InputError, match="compressed"):
         Features.load(tmp_path / "x.npz")
 
