@@ -31,7 +31,6 @@ from ditifeat.train.recipe import load_recipe, recipe_to_dict
 from tests.conftest import make_image, random_model, tiny_recipe
 from tests.hostile.harness import MIB, reset_peak, status
 from tests.hostile.mutate import png_chunks, png_file
-from tests.pretrained.conftest import hub, offline  # noqa: F401
 from tests.pretrained.test_official import SPEC, write
 
 
@@ -90,7 +89,7 @@ def test_a_configuration_names_no_folder(folder, repo):
 
 
 @pytest.mark.parametrize("revision", ["../../etc", "..", "a/../b", "/etc"])
-def test_a_revision_names_no_folder(revision, hub):  # noqa: F811
+def test_a_revision_names_no_folder(revision, hub):
     for call in (
         lambda: ditifeat.load_encoder(f"org/model@{revision}", cache_dir=hub.cache),
         lambda: ditifeat.load_encoder("org/model", revision=revision, cache_dir=hub.cache),
@@ -235,7 +234,7 @@ def test_what_is_no_file_is_no_image(tmp_path, kind, name, small_memory):
         assert isinstance(within(20, lambda: decode(tmp_path / "x" / name, "x")), DitifeatError)
 
 
-def test_a_link_out_of_a_model_is_not_pushed(folder, tmp_path, hub):  # noqa: F811
+def test_a_link_out_of_a_model_is_not_pushed(folder, tmp_path, hub):
     from ditifeat.pretrained.push import push
 
     (tmp_path / "secret").write_text("mine")
@@ -565,7 +564,7 @@ def test_many_links_to_one_large_image_are_not_held_at_once(tmp_path):
 # The Hub.
 
 
-def test_other_files_of_a_repository_are_not_fetched(hub, tmp_path):  # noqa: F811
+def test_other_files_of_a_repository_are_not_fetched(hub, tmp_path):
     served = hub.folder()
     for name in ("modeling.py", "__init__.py", "evil.pkl", "pytorch_model.bin", "setup.py", "dm/pipeline.py", "dm/unet/modeling.py",
                  "requirements.txt", "handler.py"):  # fmt: skip
