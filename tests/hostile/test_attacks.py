@@ -386,6 +386,7 @@ def zeros():
     return packed_zeros(2**28)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP", "IDAT", "eXIf"])
 def test_png_bombs(zeros, kind, small_memory):
     head = {"zTXt": b"x\0\0", "iTXt": b"x\0\1\0\0\0", "iCCP": b"x\0\0"}.get(kind, b"")
