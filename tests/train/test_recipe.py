@@ -1,5 +1,6 @@
 """Recipes: those of the package, YAML as people write it, what is refused, and overrides."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def test_numbers_as_people_write_them(tmp_path, written, lr, images):
         (lambda r: r.update(seed=-1), "seed = -1"),
         (lambda r: r.update(seed=2**32), "seed"),
         (lambda r: r.update(holdout=-5), "holdout = -5"),
-        (lambda r: r.update(contrastive=r["diti"]), "one of the sections"),
+        (lambda r: r.update(contrastive=deepcopy(r["diti"])), "one of the sections"),
         (lambda r: r.pop("diti"), "one of the sections diti, diffae, contrastive"),
     ],
 )
