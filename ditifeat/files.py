@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from ditifeat.errors import DitifeatError, FolderInUseError, MissingFileError, ModelError, WriteError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _COUNTER = itertools.count()  # next() is atomic: each write of this process has its own number
+
+_RENAMING = Lock()  # a folder's two renamings are one
 
 _WRITING: set[str] = set()  # names of this process's temporary files; others with its number are a dead one's
 
@@ -46,7 +49,7 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
         >>> Path("note.txt").read_text()
         'whole'
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{next(_COUNTER)}.partial")
+    partial = path.with_name(_partial_name(path))
     _WRITING.add(partial.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,20 +80,24 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     Raises:
         WriteError: if it cannot be made or renamed.
     """
-    fresh, old = (folder.with_name(f".{folder.name}.{word}") for word in (f"{os.getpid()}.partial", "old"))
+    fresh, old = folder.with_name(_partial_name(folder)), folder.with_name(f".{folder.name}.old")
+    _WRITING.add(fresh.name)
     try:
         fresh.mkdir(parents=True)
+        _remove_leftovers(folder)
         yield fresh
-        if folder.exists():
+        with _RENAMING:
+            if folder.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(folder, old)
+            os.replace(fresh, folder)
             shutil.rmtree(old, ignore_errors=True)
-            os.replace(folder, old)
-        os.replace(fresh, folder)
         _sync(folder.parent)
     except OSError as error:
         raise error if isinstance(error, DitifeatError) else _write_error(folder, error) from error
     finally:
-        for leftover in (fresh, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        _WRITING.discard(fresh.name)
 
 
 def check_writable(path: Path) -> None:
@@ -101,7 +108,7 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise WriteError(f"{path}: is a folder; give the name of a file")
-    probe = path.with_name(f".{path.name}.{os.getpid()}.{next(_COUNTER)}.partial")
+    probe = path.with_name(_partial_name(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
@@ -164,8 +171,14 @@ def _remove_leftovers(path: Path) -> None:
     for entry in path.parent.iterdir():
         match = pattern.fullmatch(entry.name)
         if match and entry.name not in _WRITING and not _is_alive(int(match[1])):
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
             with suppress(OSError):
                 entry.unlink(missing_ok=True)
+
+
+def _partial_name(path: Path) -> str:
+    return f".{path.name}.{os.getpid()}.{next(_COUNTER)}.partial"
 
 
 def _is_alive(process: int) -> bool:

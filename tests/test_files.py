@@ -23,6 +23,7 @@ from ditifeat.files import (
     load_strictly,
     read_json,
     read_tensors,
+    replaced_folder,
     select_prefix,
     write_tensors,
     write_text,
@@ -299,3 +300,37 @@ def test_files_are_for_whom_the_umask_lets_read(tmp_path):
     write_text(tmp_path / "text", "x")
     write_tensors(tmp_path / "tensors", {"x": torch.zeros(1)})
     assert (tmp_path / "text").stat().st_mode == (tmp_path / "tensors").stat().st_mode == plain.stat().st_mode
+
+
+def test_leftover_folders_of_dead_writers_go_and_threads_do_not_disturb_each_other(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = tmp_path / f".x.{dead.pid}.0.partial"
+    left.mkdir()
+    (left / "half").write_text("half")
+
+    def write(number):
+        with replaced_folder(tmp_path / "x") as fresh:
+            (fresh / "a").write_text(str(number))
+            (fresh / "b").write_text(str(number))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(24)))
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x" / "a").read_text() == (tmp_path / "x" / "b").read_text()
+
+
+def test_a_bit_that_changed_is_found_and_the_same_contents_are_the_same_bytes(tmp_path):
+    path, about = tmp_path / "x.safetensors", {key: key for key in ["format", "step", "names", "model", "weights"]}
+    write_tensors(path, {"b": torch.arange(8.0), "a": torch.tensor(True)}, about)
+    whole = path.read_bytes()
+    program = (
+        "import torch, sys; from pathlib import Path; from ditifeat.files import write_tensors; "
+        "write_tensors(Path(sys.argv[1]) / 'x.safetensors', {'b': torch.arange(8.0), 'a': torch.tensor(True)}, "
+        "{key: key for key in 'format step names model weights'.split()})"
+    )
+    assert run(program, tmp_path).wait() == 0 and path.read_bytes() == whole
+    assert read_tensors(path)[1] == about
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ModelError, match="is damaged, as its sha256 is another"):
+        read_tensors(path)
