@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ditifeat.analysis.columns import dims_of_range
+from ditifeat.analysis.neighbours import Nearest
 from ditifeat.analysis.origin import Origin, check_same_origin
 from ditifeat.analysis.shards import SUFFIX, Rows, iterate_rows, read_folder, read_header, write_folder
 from ditifeat.analysis.storage import Content, read_file, write_file
@@ -182,28 +183,11 @@ class Features:
         >>> len(features.nearest(features[:3], time_steps=(500, 1000)))
         3
         """
-        from sklearn.neighbors import NearestNeighbors
-
-        if isinstance(query, Features):
-            check_same_origin(self.origin, query.origin)
         count = integer("count", count, 1, len(np.atleast_2d(self.array)))
-        codes = as_codes(query, "the query")
-        if codes.ndim not in (1, 2) or codes.shape[-1] != self.partition.d or not np.isfinite(codes).all():
-            raise InputError(
-                f"the query has shape {codes.shape}; it must be finite, one code of {self.partition.d} dimensions or (m, d)"
-            )
-        columns = slice(None) if time_steps is None else dims_of_range(self.partition, time_steps)
-        rows = np.atleast_2d(self.array)[:, columns]
-        if not len(np.atleast_2d(codes)):
-            return []
-        scale = float(rows.var(0).sum()) ** 0.5 or 1.0
-        found = NearestNeighbors(n_neighbors=count).fit(rows / scale)
-        distances, indices = found.kneighbors(np.atleast_2d(codes)[:, columns] / scale)
-        results = [
-            [(self.names[i], float(distance)) for i, distance in zip(*row, strict=True)]
-            for row in zip(indices, distances, strict=True)
-        ]
-        return results[0] if codes.ndim == 1 else results
+        codes, columns = read_query(query, self.origin, self.partition, time_steps)
+        nearest = Nearest(np.atleast_2d(codes), count)
+        nearest.add(self.names, np.atleast_2d(self.array)[:, columns])
+        return nearest.finish()[0] if codes.ndim == 1 else nearest.finish()
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame, one row per image, with columns `s07_d034`: subset 7, dimension 34.
@@ -353,6 +337,28 @@ def as_codes(values: Any, what: str) -> np.ndarray:
         return np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise InputError(f"{what} cannot be read as an array of numbers ({error})") from error
+
+
+def read_query(query: Any, origin: Origin, partition: TimeStepPartition, time_steps: Any) -> tuple[np.ndarray, slice]:
+    """Read what `Features.nearest` looks for: the codes `(m,)` or `(n, m)` in the dimensions of a range, and these dimensions.
+
+    Raises:
+        InputError: for a query of another origin or shape, or time-steps that do not fit.
+
+    >>> from ditifeat.analysis.features import read_query
+    >>> codes, columns = read_query(features[0], features.origin, features.partition, (500, 1000))
+    >>> codes.shape, columns
+    ((50,), slice(462, 512, None))
+    """
+    if isinstance(query, Features):
+        check_same_origin(origin, query.origin)
+    codes = as_codes(query, "the query")
+    if codes.ndim not in (1, 2) or codes.shape[-1] != partition.d or not np.isfinite(codes).all():
+        raise InputError(
+            f"the query has shape {codes.shape}; it must be finite, one code of {partition.d} dimensions or (m, d)"
+        )
+    columns = slice(0, partition.d) if time_steps is None else dims_of_range(partition, time_steps)
+    return codes[..., columns], columns
 
 
 def _from_header(path: Path | str, array: np.ndarray, names: Any, skipped: Any, header: dict[str, Any]) -> Features:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ditifeat
-from ditifeat.app import align, commands, encode, factors, probe
+from ditifeat.app import align, commands, encode, export, factors, index, probe, search
 from ditifeat.app.arguments import fraction, integer_within, not_negative, number, positive
 from ditifeat.app.telemetry import disable_telemetry
 from ditifeat.errors import DitifeatError
@@ -110,9 +110,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ditifeat {ditifeat.__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
-        _add_encode, _add_probe, _add_learning_curve, _add_edit, _add_lost, _add_search, _add_align, _add_resize,
+        _add_encode, _add_probe, _add_learning_curve, _add_edit, _add_lost, _add_search, _add_index, _add_align, _add_resize,
         _add_factors, _add_train, _add_benchmark, _add_evaluate_edits, _add_evaluate_dm, _add_evaluate_factors, _add_convert,
-        _add_push, _add_info, _add_demo, _add_quickstart,
+        _add_export, _add_push, _add_info, _add_demo, _add_quickstart,
     ):  # fmt: skip
         add(subparsers)
     return parser
@@ -219,16 +219,24 @@ def _add_lost(subparsers: Subparsers) -> None:
 
 def _add_search(subparsers: Subparsers) -> None:
     text = "find the images nearest to an image, by all of the code or by a range of time-steps"
-    search = _add(subparsers, "search", text, "me.jpg features.npz --time-steps 500 1000", commands.search)
-    search.add_argument("query", help="the image")
-    search.add_argument("features", type=Path, help="what encode wrote, by the same model")
-    search.add_argument("--time-steps", nargs=2, type=not_negative, metavar=("LO", "HI"), help="all by default")
-    search.add_argument("--count", type=positive, help="how many to find; 5 by default")
-    search.add_argument("--plot", type=Path, help="image to write: the query and those found, side by side")
-    search.add_argument("--folder", type=Path, default=Path(), help="where the features' images are, for --plot")
-    _add_crop(search)
-    align.add_align_option(search)
-    _add_model_options(search)
+    parser = _add(subparsers, "search", text, "me.jpg features.npz --time-steps 500 1000", search.run)
+    search.add_arguments(parser, positive)
+    _add_crop(parser)
+    align.add_align_option(parser)
+    _add_model_options(parser)
+
+
+def _add_index(subparsers: Subparsers) -> None:
+    text = "make an index of features, for search in millions of images"
+    index.add_arguments(_add(subparsers, "index", text, "features.parquet --out faces.index", index.run))
+
+
+def _add_export(subparsers: Subparsers) -> None:
+    text = "write the encoder as ONNX, which runs without torch"
+    parser = _add(subparsers, "export", text, "--out encoder.onnx", export.run)
+    export.add_arguments(parser)
+    for add in (_add_crop, _add_flip_average, _add_model_options):
+        add(parser)
 
 
 def _add_resize(subparsers: Subparsers) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ditifeat.errors import InputError
@@ -24,7 +23,7 @@ def edit(arguments: argparse.Namespace) -> None:
     if not animated:
         check_suffix(arguments.out)
     check_writable(arguments.out)
-    _check_single(arguments.image)
+    check_single(arguments.image)
     encoder = load_encoder(arguments)
     direction = None if arguments.attribute is None else _report(arguments, encoder)[arguments.attribute]
     change: dict[str, Any] = {
@@ -78,43 +77,6 @@ def lost(arguments: argparse.Namespace) -> None:
     steps = ", ".join(map(str, time_steps))
     save_image(sheet({f"{title}: t = {steps}": row for title, row in rows.items()}), arguments.out)
     print(f"{arguments.out}: {', '.join(rows)}")
-
-
-def search(arguments: argparse.Namespace) -> None:
-    """Print distances and names, nearest first, and write the images."""
-    import numpy as np
-
-    import ditifeat
-    from ditifeat.align import model_aligner
-    from ditifeat.data.batches import batches
-    from ditifeat.data.drawing import check_suffix, grid, save_image
-    from ditifeat.files import check_writable
-
-    if arguments.plot is not None:
-        check_suffix(arguments.plot)
-        check_writable(arguments.plot)
-    _check_single(arguments.query)
-    features = ditifeat.Features.load(arguments.features)
-    if arguments.plot is not None and not (arguments.folder / features.names[0]).is_file():
-        raise InputError(
-            f"{arguments.folder / features.names[0]}: there is no such file; --folder says where the images are"
-        )
-    encoder = load_encoder(arguments)
-    how: dict[str, Any] = {"crop": arguments.crop, "align": arguments.align}
-    query = ditifeat.encode(encoder, arguments.query, flip_average=features.flip_average, **how)
-    found = features.nearest(
-        query,
-        time_steps=tuple(arguments.time_steps) if arguments.time_steps else None,
-        count=arguments.count or min(5, len(features.names)),
-    )
-    for name, distance in found:
-        print(f"{distance:8.4f}  {name}")
-    if arguments.plot is not None:
-        paths = [Path(arguments.query), *(arguments.folder / name for name, _ in found)]
-        aligner = model_aligner(arguments.align, encoder.config.image, arguments.crop)
-        found_images = batches(paths, encoder.config.image, len(paths), arguments.crop, align=aligner)
-        rows = [row for _, row in found_images]
-        save_image(grid(np.concatenate(rows), len(paths)), arguments.plot)
 
 
 def resize(arguments: argparse.Namespace) -> None:
@@ -260,7 +222,12 @@ def quickstart(arguments: argparse.Namespace) -> None:
     run_quickstart(arguments.out)
 
 
-def _check_single(image: str) -> None:
+def check_single(image: str) -> None:
+    """Refuse several images where a command takes one.
+
+    Raises:
+        InputError: for anything but one image.
+    """
     from ditifeat.data.sources import is_single
 
     if not is_single(image):

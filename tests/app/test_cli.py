@@ -16,10 +16,10 @@ from ditifeat.app import commands
 from ditifeat.app.cli import build_parser, main
 
 COMMANDS = [
-    "encode", "probe", "learning-curve", "edit", "lost", "search", "align", "resize", "factors", "train", "benchmark",
+    "encode", "probe", "learning-curve", "edit", "lost", "search", "index", "align", "resize", "factors", "train", "benchmark",
     "evaluate-edits", "evaluate-dm",
     "evaluate-factors",
-    "convert", "push", "info", "demo", "quickstart",
+    "convert", "export", "push", "info", "demo", "quickstart",
 ]  # fmt: skip
 
 
@@ -52,7 +52,8 @@ FUNCTIONS = {
     "probe": "analysis.probe probe",
     "edit": "editing.edit edit",
     "lost": "editing.lost lost",
-    "search": "analysis.features Features.nearest",
+    "search": "analysis.search search",
+    "index": "analysis.index build_index",
     "resize": "data.resize resize",
     "factors": "data.factors write",
     "benchmark": "benchmark.benchmark benchmark",
@@ -61,11 +62,12 @@ FUNCTIONS = {
     "evaluate-factors": "benchmark.factors evaluate_factors",
     "convert": "pretrained.official convert",
     "push": "pretrained.push push",
+    "export": "encoding.export export_onnx",
     "demo": "app.page serve",
     "train": "train train",
 }
 
-OF_THE_COMMAND = {"help", "out", "plot", "model", "train_first", "folder", "attribute", "report"}
+OF_THE_COMMAND = {"help", "out", "plot", "model", "train_first", "folder", "attribute", "report", "format"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -84,6 +84,26 @@ def test_search(tiny_folder, photos, features, tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_search_in_parquet_and_by_an_index(tiny_encoder, tiny_folder, photos, tmp_path, capsys):
+    pytest.importorskip("faiss", reason="faiss is not installed: pip install 'ditifeat[index]'")
+    ditifeat.encode(tiny_encoder, photos).save(tmp_path / "x.parquet")
+    late = ("--time-steps", 500, 1000)
+    assert run("index", tmp_path / "x.parquet", "--out", tmp_path / "late.index", *late) == 0
+    assert "late.index: 10 rows, time-steps 500-1000; " in capsys.readouterr().out
+    query = ("search", photos / "03.png")
+    assert run(*query, tmp_path / "x.parquet", *late, "--model", tiny_folder) == 0
+    exact = capsys.readouterr().out
+    assert run(*query, tmp_path / "late.index", "--model", tiny_folder) == 0
+    found = capsys.readouterr().out
+    assert [line.split()[1] for line in found.splitlines()] == [line.split()[1] for line in exact.splitlines()]
+    random_model(replace(tiny_recipe(), seed=1)).save(tmp_path / "other")
+    assert run(*query, tmp_path / "late.index", "--model", tmp_path / "other") == 2
+    assert run(*query, tmp_path / "late.index", "--time-steps", 0, 500, "--model", tiny_folder) == 2
+    ditifeat.encode(tiny_encoder, photos / "more").save(tmp_path / "x.parquet")
+    assert run(*query, tmp_path / "late.index", "--model", tiny_folder) == 2
+    assert "has changed since the index was made; make it again" in capsys.readouterr().err
+
+
 def test_search_among_few(tiny_encoder, tiny_folder, photos, tmp_path, capsys):
     for images in ([photos / "00.png", photos / "01.png"], photos / "00.png"):
         ditifeat.encode(tiny_encoder, images).save(tmp_path / "few.npz")
