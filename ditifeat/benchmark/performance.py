@@ -17,9 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ditifeat
 import numpy as np
 import torch
+from torch import Tensor, nn
+
+import ditifeat
 from ditifeat.analysis.index import build_index
 from ditifeat.analysis.linear import LOGIT_VARIANCE
 from ditifeat.analysis.search import search
@@ -29,7 +31,6 @@ from ditifeat.data.batches import load_images
 from ditifeat.encoding.encoder import Encoder
 from ditifeat.files import write_text
 from ditifeat.model.partition import TimeStepPartition
-from torch import Tensor, nn
 
 Line = dict[str, Any]
 
