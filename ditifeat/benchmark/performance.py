@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import ditifeat
-from ditifeat.analysis.index import build_index
+from ditifeat.analysis.index import Index, build_index
 from ditifeat.analysis.linear import LOGIT_VARIANCE
 from ditifeat.analysis.search import search
 from ditifeat.benchmark.decoding import LARGE, SMALL, by_us, cpu_seconds, jpeg
@@ -113,7 +114,7 @@ def _resnet(paths: list[Path]) -> None:
 
 
 def seconds(
-    functions: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+    functions: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
     """Measure seconds of each function, in turn, so that all meet the same load; of wall time, or by another clock.
 
@@ -198,10 +199,7 @@ def large_images(encoder: Encoder, folder: Path, count: int, rounds: int) -> lis
     """Encode 12-megapixel JPEGs, with and without draft."""
     make_folder(folder / "large", count, LARGE)
     times = seconds(
-        {
-            str(draft): lambda draft=draft: ditifeat.encode(encoder, folder / "large", draft=draft)
-            for draft in (False, True)
-        },  # type: ignore[misc]
+        {str(draft): partial(ditifeat.encode, encoder, folder / "large", draft=draft) for draft in (False, True)},
         rounds,
     )
     ratio, rate = _ratio(times["False"], times["True"]), count / statistics.median(times["True"])
@@ -338,7 +336,7 @@ def searching(
         index = build_index(path, folder / "rows.index", time_steps=time_steps)
         built = time.perf_counter() - start
         index.nearest(asked[0], count=10)
-        ask = {"query": lambda index=index: [index.nearest(one, count=10) for one in asked]}  # type: ignore[misc]
+        ask = {"query": partial(_nearest_of_each, index, asked)}
         each, used = (
             statistics.median(seconds(ask, 3, clock)["query"]) / queries * 1e3
             for clock in (time.perf_counter, time.process_time)
@@ -354,6 +352,11 @@ def searching(
             _line(f"query of {rows:,} rows by an index, {name}", value, "50 ms at .95", each < 50 and recall >= 0.95)
         )
     return lines
+
+
+def _nearest_of_each(index: Index, asked: np.ndarray) -> None:
+    for one in asked:
+        index.nearest(one, count=10)
 
 
 def performance(folder: Path, quick: bool) -> list[Line]:

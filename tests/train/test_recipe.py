@@ -26,10 +26,10 @@ FOLDER = Path(ditifeat.__file__).parent / "train" / "recipes"
 
 def test_recipes_of_the_package():
     pretrained = ["pretrained256", "pretrained256-latent", "pretrained32"]
-    mini = [f"celeba64-mini{system}" for system in ("", "-detach", "-diffae", "-pdae", "-simclr")]
+    mini = [f"celeba64-mini{system}" for system in ("", "-diffae", "-off", "-pdae", "-simclr")]
     drawn = ["factors32", "factors32-off", "factors32-pdae"]
     assert recipe_names() == ["bedroom128", "celeba64", *mini, *drawn, "ffhq128", "images64", *pretrained]
-    assert [load_recipe(name).method for name in mini] == ["diti", "diti", "diffae", "diti", "contrastive"]
+    assert [load_recipe(name).method for name in mini] == ["diti", "diffae", "diti", "diti", "contrastive"]
     paper = load_recipe("celeba64").section.optimiser
     assert (paper.batch, paper.lr, paper.ema) == (128, 1e-4, 0.9999)
     images = {name: load_recipe(name).section.optimiser.images for name in ("celeba64", "ffhq128", "bedroom128")}
