@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from ditifeat.data.counting import count_images
 from ditifeat.encoding import run, speed
 from ditifeat.encoding.network import in_threads
-from ditifeat.encoding.rows import count_images
 from ditifeat.encoding.speed import Way, fastest_way
 from tests.conftest import make_image
 
