@@ -1,7 +1,7 @@
 """Encoding on many machines by Ray: workers write the shards of one Parquet folder; a class for Ray Data's `map_batches`.
 
 The driver lists images and holds no features. A worker decodes and encodes the images of a shard on one core, writes it, and
-returns two counts. A worker that dies is replaced, and its shard made again: it was written whole or not at all.
+returns two counts. A worker that dies is replaced, and its shard made again: shards are written atomically.
 """
 
 from __future__ import annotations
