@@ -183,8 +183,8 @@ class Features:
         >>> len(features.nearest(features[:3], time_steps=(500, 1000)))
         3
         """
-        count = integer("count", count, 1, len(np.atleast_2d(self.array)))
         codes, columns = read_query(query, self.origin, self.partition, time_steps)
+        count = integer("count", count, 1, len(np.atleast_2d(self.array)))
         nearest = Nearest(np.atleast_2d(codes), count)
         nearest.add(self.names, np.atleast_2d(self.array)[:, columns])
         return nearest.finish()[0] if codes.ndim == 1 else nearest.finish()

@@ -67,7 +67,7 @@ FUNCTIONS = {
     "train": "train train",
 }
 
-OF_THE_COMMAND = {"help", "out", "plot", "model", "train_first", "folder", "attribute", "report", "format"}
+OF_THE_COMMAND = {"help", "out", "plot", "model", "train_first", "folder", "attribute", "report", "format", "ray"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

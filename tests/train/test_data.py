@@ -120,7 +120,7 @@ def test_damaged_images_are_left_out_and_listed(images, tmp_path, caplog):
     assert prepare(images, SPEC, tmp_path / "cache").skipped == decoded.skipped
     for path in images.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(RecipeError, match="none of 6 images can be decoded"):
+    with pytest.raises(RecipeError, match="none of 6 images can be used"):
         prepare(images, SPEC, tmp_path / "third")
 
 

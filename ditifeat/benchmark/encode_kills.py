@@ -3,7 +3,7 @@
 Each run that comes to its end is checked against one that nobody disturbed, and the next begins anew.
 
 Example:
-    python examples/kills.py --images 2000 --kills 20
+    python -m ditifeat.benchmark.encode_kills --images 2000 --kills 20
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from PIL import Image
 import ditifeat
 
 
-def make_images(folder: Path, count: int) -> None:
+def _make_images(folder: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     folder.mkdir()
     for i in range(count):
@@ -32,7 +32,7 @@ def make_images(folder: Path, count: int) -> None:
         Image.fromarray(small).resize((178, 218), Image.Resampling.BICUBIC).save(folder / f"{i:06d}.jpg", quality=90)
 
 
-def is_killed(command: list[str], seconds: float) -> bool:
+def _is_killed(command: list[str], seconds: float) -> bool:
     """Start a command and kill it after so many seconds; whether it still ran then."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -44,7 +44,7 @@ def is_killed(command: list[str], seconds: float) -> bool:
     return False
 
 
-def compare(found: ditifeat.Features, expected: ditifeat.Features) -> tuple[int, int, int]:
+def _compare(found: ditifeat.Features, expected: ditifeat.Features) -> tuple[int, int, int]:
     """Rows that are lost, there twice, or different."""
     counts = Counter(found.names)
     lost, repeated = len(set(expected.names) - set(counts)), sum(count - 1 for count in counts.values())
@@ -54,6 +54,7 @@ def compare(found: ditifeat.Features, expected: ditifeat.Features) -> tuple[int,
 
 
 def main() -> None:
+    """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000, help="JPEGs to make and encode")
     parser.add_argument("--kills", type=int, default=20, help="runs that are killed while they run")
@@ -65,7 +66,7 @@ def main() -> None:
         folder, whole, out = (
             Path(place) / name for name in ("images", f"whole{arguments.suffix}", f"x{arguments.suffix}")
         )
-        make_images(folder, arguments.images)
+        _make_images(folder, arguments.images)
         # Shards of 100 images, so that most of the moments find some that are written.
         program = (
             "from ditifeat.encoding import output; output.SHARD_ROWS = 100; from ditifeat.app.cli import main; main()"
@@ -76,12 +77,12 @@ def main() -> None:
         seconds, expected = time.monotonic() - start, ditifeat.Features.load(whole)
         while kills < arguments.kills or not finished:
             last = kills == arguments.kills
-            if is_killed([*command, str(out)], 1e6 if last else moments.uniform(0.3, 1) * seconds):
+            if _is_killed([*command, str(out)], 1e6 if last else moments.uniform(0.3, 1) * seconds):
                 kills += 1
                 continue
             finished += 1
             for what, count in zip(
-                ("lost", "repeated", "different"), compare(ditifeat.Features.load(out), expected), strict=True
+                ("lost", "repeated", "different"), _compare(ditifeat.Features.load(out), expected), strict=True
             ):
                 wrong[what] += count
             shutil.rmtree(out) if out.is_dir() else out.unlink()

@@ -4,8 +4,8 @@ Each run is a process of its own. The bound is what the cores could do if nothin
 CPU time: cores / (CPU seconds of decoding + CPU seconds of the network) per image, each measured alone in one thread.
 
 Example:
-    python examples/encode_speed.py --images 5000
-    python examples/encode_speed.py --images 200 --width 4000 --height 3000 --draft
+    python -m ditifeat.benchmark.encode_speed --images 5000
+    python -m ditifeat.benchmark.encode_speed --images 200 --width 4000 --height 3000 --draft
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RUN = (
 )
 
 
-def make_images(folder: Path, count: int, size: tuple[int, int]) -> None:
+def _make_images(folder: Path, count: int, size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     folder.mkdir()
     for i in range(count):
@@ -52,7 +52,7 @@ def make_images(folder: Path, count: int, size: tuple[int, int]) -> None:
             os.link(folder / f"{i % DISTINCT:07d}.jpg", path)
 
 
-def encode(folder: Path, out: Path, options: list[str]) -> tuple[float, float, float]:
+def _encode(folder: Path, out: Path, options: list[str]) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds and peak MiB of a process that encodes."""
     command = [sys.executable, "-c", RUN, "encode", str(folder), "--out", str(out), *options]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -62,13 +62,14 @@ def encode(folder: Path, out: Path, options: list[str]) -> tuple[float, float, f
     return wall, cpu, peak
 
 
-def cpu_seconds(work: Callable[[], object], images: int) -> float:
+def _cpu_seconds(work: Callable[[], object], images: int) -> float:
     start = time.thread_time()
     work()
     return (time.thread_time() - start) / images
 
 
 def main() -> None:
+    """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--width", type=int, default=178)
@@ -79,10 +80,10 @@ def main() -> None:
     draft = ["--draft"] if arguments.draft else []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "images"
-        make_images(folder, arguments.images, (arguments.width, arguments.height))
+        _make_images(folder, arguments.images, (arguments.width, arguments.height))
         one, start = Path(place) / "one", folder / "0000000.jpg"
-        first = encode(start, one.with_suffix(arguments.suffix), draft)
-        wall, cpu, peak = encode(folder, Path(place) / f"x{arguments.suffix}", draft)
+        first = _encode(start, one.with_suffix(arguments.suffix), draft)
+        wall, cpu, peak = _encode(folder, Path(place) / f"x{arguments.suffix}", draft)
         encoder, few = ditifeat.load_encoder(), sorted(folder.iterdir())[: min(arguments.images, 256)]
         image = encoder.config.image
 
@@ -100,8 +101,8 @@ def main() -> None:
         codes(pixels)
         torch.set_num_threads(1)
         decoding, network = (
-            cpu_seconds(decode, len(few)),
-            cpu_seconds(lambda: [codes(pixels) for _ in range(4)], 4 * len(pixels)),
+            _cpu_seconds(decode, len(few)),
+            _cpu_seconds(lambda: [codes(pixels) for _ in range(4)], 4 * len(pixels)),
         )
         cores, run = count_threads(), (cpu - first[1]) / arguments.images
         rate, steady = arguments.images / wall, arguments.images / (wall - first[0])
