@@ -202,6 +202,15 @@ def _tar_member(
         return "special file", None
     if member.size > MAX_BYTES:
         return kind, _too_large(label, member.size)
+    if packed and member.size > max(SMALL, MAX_RATIO * os.path.getsize(path)):
+        return (
+            (kind, Failing(ImageDecodeError(f"{label}: {_bomb(member.size, os.path.getsize(path))}")))
+            if kind
+            else (
+                "without suffix",
+                None,
+            )
+        )
     if packed or member.issparse() or kind == "":
         data = tar.extractfile(member).read()  # type: ignore[union-attr]
         return ("image", FromBytes(data, label)) if kind or is_image(BytesIO(data)) else ("without suffix", None)
@@ -301,7 +310,11 @@ def _check_unpacked_size(info: zipfile.ZipInfo) -> None:
     if info.file_size > MAX_BYTES:
         raise ImageDecodeError(f"has {info.file_size} bytes, over the limit of {MAX_BYTES}; make it smaller first")
     if info.file_size > max(SMALL, MAX_RATIO * info.compress_size):
-        raise ImageDecodeError(f"unpacks to {info.file_size} bytes from {info.compress_size}, as no image does")
+        raise ImageDecodeError(_bomb(info.file_size, info.compress_size))
+
+
+def _bomb(size: int, packed: int) -> str:
+    return f"unpacks to {size} bytes from {packed}, as no image does"
 
 
 def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

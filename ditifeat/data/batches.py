@@ -232,7 +232,8 @@ def _ordered(
     try:
         more = submit()
         while pending:
-            while more and len(pending) * chunk <= ahead and waiting <= MAX_HELD:
+            # With none pending one more is read, however large: otherwise what follows it would be lost.
+            while more and (len(pending) < 2 or (len(pending) * chunk <= ahead and waiting <= MAX_HELD)):
                 more = submit()
             future, size = pending.popleft()
             yield from future.result()

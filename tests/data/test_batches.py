@@ -1,5 +1,6 @@
 """Batches: order, skipping, reading ahead."""
 
+import io
 import os
 import resource
 import threading
@@ -145,3 +146,15 @@ def test_start_leaves_out_the_first_images_and_nothing_else(photos):
     names = [name for part, _ in whole for name in part]
     assert [name for part, _ in rest for name in part] == names[3:]
     assert np.array_equal(np.concatenate([rows for _, rows in rest]), np.concatenate([rows for _, rows in whole])[3:])
+
+
+@pytest.mark.parametrize("limit", [0, 1, 10_000])
+def test_images_over_the_memory_that_may_wait_are_not_lost(limit, monkeypatch):
+    monkeypatch.setattr("ditifeat.data.batches.MAX_HELD", limit)
+    images = []
+    for i in range(9):
+        file = io.BytesIO()
+        make_image(i, 40, 40).save(file, "BMP")
+        images.append(file.getvalue())
+    found = [name for names, _ in batches(images, Preprocessing(32), 2) for name in names]
+    assert found == [str(i) for i in range(9)]

@@ -13,6 +13,7 @@ import ditifeat
 from ditifeat import InputError
 from ditifeat.app.cli import main
 from ditifeat.encoding.export import export_onnx
+from ditifeat.schema import from_dict
 from tests.conftest import without_package
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'ditifeat[onnx]'")
@@ -48,7 +49,7 @@ def test_the_file_says_how_images_are_made(exported, tiny_encoder):
     assert about["preprocessing"] == tiny_encoder.config.image.fingerprint() and about["resampling"] == "lanczos"
     assert json.loads(about["size"]) == 32 and json.loads(about["crop"]) == [0, 0, 1, 1]
     assert json.loads(about["flip_average"]) is flip_average
-    assert ditifeat.TimeStepPartition(**json.loads(about["partition"])) == tiny_encoder.partition
+    assert from_dict(ditifeat.TimeStepPartition, json.loads(about["partition"])) == tiny_encoder.partition
     assert set(json.loads(about["partition"])) == set(asdict(tiny_encoder.partition))
 
 
