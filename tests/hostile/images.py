@@ -43,7 +43,7 @@ def seeds(kind):
         "bmp": [("RGB", {}), ("L", {}), ("P", {}), ("1", {}), ("RGBA", {})],
         "tiff": [("RGB", told), ("RGB", {"compression": "tiff_lzw"}), ("RGB", {"compression": "tiff_adobe_deflate"}),
                  ("RGB", {"compression": "jpeg"}), ("CMYK", {}), ("I;16", {}), ("1", {"compression": "group4"}),
-                 ("L", {"compression": "packbits"}), ("RGBA", {"compression": "zstd"}), ("P", {}), ("RGB", frames),
+                 ("L", {"compression": "packbits"}), ("RGBA", {"compression": "tiff_deflate"}), ("P", {}), ("RGB", frames),
                  ("RGB", {"big_tiff": True}), ("F", {}), ("LAB", {})],
         "avif": [("RGB", told), ("RGBA", {}), ("L", {"quality": 30}), ("RGB", frames | {"speed": 10})],
         "ppm": [("RGB", {}), ("L", {}), ("1", {}), ("I;16", {})],
