@@ -135,7 +135,7 @@ def test_the_page_in_a_browser(browser, server, tmp_path):
     before = source(browser, "before")
     _upload(browser, tmp_path / "photo.png")
     shown = until(lambda: source(browser, "before") != before and source(browser, "before"))
-    assert _off(shown, photo, similarity) < 12
+    assert _off(shown, photo, similarity) < 20  # the photo's central square, not aligned, is 46 off
     third = until(lambda: source(browser, "after") not in (first, second) and source(browser, "after"))
     _shot(browser, "page-photo.png")
 
