@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--recipe", default="factors32", help="of ditifeat train")
-    parser.add_argument("--count", type=int, default=4608, help="images to draw")
+    parser.add_argument("--count", type=int, default=20992, help="images to draw")
     parser.add_argument("--late", type=int, default=500, help="time-step from which subsets are swapped")
     parser.add_argument("--steps", type=int, default=50, help="of sampling")
     arguments = parser.parse_args()
