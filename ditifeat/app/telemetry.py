@@ -1,4 +1,4 @@
-"""Libraries that report home are told not to, before our commands import them."""
+"""Libraries that report home are set not to, before our commands import them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NO_TELEMETRY = {
 
 
 def disable_telemetry() -> None:
-    """Set the variables of this process's environment by which gradio, huggingface_hub, diffusers and Ray are told.
+    """Set the variables of this process's environment that gradio, huggingface_hub, diffusers and Ray read for that.
 
     >>> from ditifeat.app.telemetry import disable_telemetry
     >>> disable_telemetry()

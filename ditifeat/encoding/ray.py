@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ditifeat.analysis.shards import SUFFIX, join_rows, shard_path, write_shard
+from ditifeat.analysis.shards import SUFFIX, Rows, join_rows, shard_path, write_shard
 from ditifeat.data.batches import Listed, batches_with_errors
 from ditifeat.data.counting import count_images
 from ditifeat.data.preprocessing import Crop
@@ -24,6 +24,7 @@ from ditifeat.data.readers import Source
 from ditifeat.data.sources import sources
 from ditifeat.encoding.device import choose_device
 from ditifeat.encoding.encoder import Encoder, load_encoder, make_job
+from ditifeat.encoding.network import Codes
 from ditifeat.encoding.output import Encoded, Numbered, Output
 from ditifeat.encoding.rows import with_bar
 from ditifeat.encoding.run import Job, batch_to_rows, check_on_error, decide
@@ -94,6 +95,20 @@ def encode_on_ray(
     return output.result._replace(before=before)
 
 
+def _encoded(job: Job, codes: Codes, images: Any) -> Rows:
+    """Decode and encode images; an error stands in the row of one that cannot be decoded."""
+    found = batches_with_errors(
+        images,
+        job.preprocessing,
+        job.batch_size,
+        job.crop,
+        draft=job.draft,
+        threads=THREADS,
+        align=job.aligner,
+    )
+    return join_rows([batch_to_rows(batch, codes, job.width) for batch in found], job.storage_dtype)
+
+
 class ShardWriter:
     """A worker: one core, or one GPU."""
 
@@ -104,17 +119,7 @@ class ShardWriter:
     def write(self, path: Path, images: list[Source]) -> int:
         """Decode and encode images and write their shard; return how many they are."""
         job = self.job
-        found = batches_with_errors(
-            Listed(images),
-            job.preprocessing,
-            job.batch_size,
-            job.crop,
-            draft=job.draft,
-            threads=THREADS,
-            align=job.aligner,
-        )
-        parts = [batch_to_rows(batch, self.codes, job.width) for batch in found]
-        rows = join_rows(parts, job.storage_dtype)
+        rows = _encoded(job, self.codes, Listed(images))
         wrong = next((error for error in rows.errors if error is not None), None)
         if wrong is not None and job.on_error == "raise":
             raise ImageDecodeError(wrong)
@@ -212,16 +217,6 @@ class ImagesToFeatures:
         self.codes = codes_in(encoder.network, Way(encoder.dtype, False), flip_average)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        job = self.job
-        found = batches_with_errors(
-            batch[self.column],
-            job.preprocessing,
-            job.batch_size,
-            job.crop,
-            draft=job.draft,
-            threads=THREADS,
-            align=job.aligner,
-        )
-        rows = join_rows([batch_to_rows(part, self.codes, job.width) for part in found], "float32")
+        rows = _encoded(self.job, self.codes, batch[self.column])
         kept = {name: values for name, values in batch.items() if name != self.column}
         return {**kept, "features": rows.features, "error": np.array([error or "" for error in rows.errors])}

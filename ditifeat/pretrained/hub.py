@@ -125,7 +125,7 @@ def download(repo: str, revision: str | None, file: str, options: HubOptions = D
 SHA256 = re.compile("[0-9a-f]{64}")
 
 
-# The client checks sizes alone. Its cache names the content of a large file by the sha256 that the Hub told, of a small one by
+# The client checks sizes alone. Its cache names the content of a large file by the sha256 that the Hub states, of a small one by
 # git's hash; where a file system has no links, or files are small, there is nothing to compare with.
 def _verify(path: Path, where: str) -> None:
     if not path.is_symlink():
@@ -138,7 +138,7 @@ def _verify(path: Path, where: str) -> None:
         fix = "it was removed from the cache; try again"
     except OSError:
         fix = f"remove {content}, and try again"
-    raise ModelError(f"{where}: its sha256 is not {content.name}, which the Hub told; {fix}")
+    raise ModelError(f"{where}: its sha256 is not {content.name}, which the Hub states; {fix}")
 
 
 def download_optional(repo: str, commit: str, file: str, options: HubOptions = DEFAULT_OPTIONS) -> Path | None:
@@ -203,9 +203,9 @@ def _download(repo: str, revision: str | None, file: str, options: HubOptions) -
     except hub_errors.HfHubHTTPError as error:
         raise _refusal(where, error) from error
     except OSError as error:
-        if error.errno is None:  # the client's own, where the size is not what the Hub told
+        if error.errno is None:  # the client's own, where the size is not what the Hub states
             raise ModelError(
-                f"{where}: what arrived is not what the Hub told ({one_line(error)}); try again"
+                f"{where}: what arrived is not what the Hub states ({one_line(error)}); try again"
             ) from error
         raise CacheWriteError(
             f"{where}: cannot be written to the cache ({one_line(error)}); free space, or pass cache_dir (or set HF_HOME)"

@@ -87,7 +87,7 @@ def test_kinds_of_files(kind, tmp_path, tiny_encoder):
         photo.save(path)
     elif kind == "exif":
         exif = Image.Exif()
-        exif[0x0112] = 6  # stored lying, shown upright
+        exif[0x0112] = 6  # stored lying on its side
         photo.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
     else:
         grey = np.asarray(photo.convert("L")).astype(np.uint16) * 257

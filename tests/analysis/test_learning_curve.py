@@ -60,8 +60,8 @@ def test_draws_are_of_the_training_rows_nested_and_repeatable(codes, labels):
     )
     # The test rows train nothing: with other labels there, the fits stay the same.
     flipped = np.concatenate([labels["easy"][:400], ~labels["easy"][400:]])
-    mirrored = curve({"easy": flipped}, [400])
-    assert mirrored.scores["easy"].mean() < 0.4
+    opposite = curve({"easy": flipped}, [400])
+    assert opposite.scores["easy"].mean() < 0.4
 
 
 def test_one_value_only_scores_as_a_constant(codes, labels):

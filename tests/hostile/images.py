@@ -18,7 +18,7 @@ FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "avif")
 MORE_FORMATS = ("ppm", "heic")  # which are read too
 
 
-def picture(mode="RGB", size=(48, 40), seed=0):
+def drawn_image(mode="RGB", size=(48, 40), seed=0):
     small = np.random.default_rng(seed).integers(0, 256, (4, 4, 4), dtype=np.uint8)
     image = Image.fromarray(small, "RGBA").resize(size, Image.Resampling.BICUBIC)
     if mode in ("I;16", "I;16B"):
@@ -31,21 +31,21 @@ def seeds(kind):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()
     exif[0x0112] = 6
-    frames = {"save_all": True, "append_images": [picture(seed=1), picture(seed=2)], "duration": 50}
-    told = {"icc_profile": profile, "exif": exif}
+    frames = {"save_all": True, "append_images": [drawn_image(seed=1), drawn_image(seed=2)], "duration": 50}
+    metadata = {"icc_profile": profile, "exif": exif}
     made = {
-        "jpeg": [("RGB", told), ("L", {}), ("CMYK", {}), ("RGB", {"progressive": True, "subsampling": 2}),
+        "jpeg": [("RGB", metadata), ("L", {}), ("CMYK", {}), ("RGB", {"progressive": True, "subsampling": 2}),
                  ("RGB", {"quality": 30, "comment": b"a" * 40}), ("RGB", {"restart_marker_blocks": 2})],
-        "png": [("RGB", told), ("RGBA", {}), ("L", {}), ("LA", {}), ("P", {"transparency": 3}), ("1", {}), ("I;16", {}),
+        "png": [("RGB", metadata), ("RGBA", {}), ("L", {}), ("LA", {}), ("P", {"transparency": 3}), ("1", {}), ("I;16", {}),
                 ("RGB", frames)],
-        "webp": [("RGB", told), ("RGBA", {}), ("RGB", {"lossless": True}), ("RGBA", {"lossless": True}), ("RGB", frames)],
+        "webp": [("RGB", metadata), ("RGBA", {}), ("RGB", {"lossless": True}), ("RGBA", {"lossless": True}), ("RGB", frames)],
         "gif": [("P", {}), ("L", {"interlace": 0}), ("P", {"transparency": 2, "comment": b"b"}), ("RGB", frames)],
         "bmp": [("RGB", {}), ("L", {}), ("P", {}), ("1", {}), ("RGBA", {})],
-        "tiff": [("RGB", told), ("RGB", {"compression": "tiff_lzw"}), ("RGB", {"compression": "tiff_adobe_deflate"}),
+        "tiff": [("RGB", metadata), ("RGB", {"compression": "tiff_lzw"}), ("RGB", {"compression": "tiff_adobe_deflate"}),
                  ("RGB", {"compression": "jpeg"}), ("CMYK", {}), ("I;16", {}), ("1", {"compression": "group4"}),
                  ("L", {"compression": "packbits"}), ("RGBA", {"compression": "tiff_deflate"}), ("P", {}), ("RGB", frames),
                  ("RGB", {"big_tiff": True}), ("F", {}), ("LAB", {})],
-        "avif": [("RGB", told), ("RGBA", {}), ("L", {"quality": 30}), ("RGB", frames | {"speed": 10})],
+        "avif": [("RGB", metadata), ("RGBA", {}), ("L", {"quality": 30}), ("RGB", frames | {"speed": 10})],
         "ppm": [("RGB", {}), ("L", {}), ("1", {}), ("I;16", {})],
         "heic": [("RGB", {}), ("RGBA", {})],
     }[kind]  # fmt: skip
@@ -58,7 +58,7 @@ def seeds(kind):
 
 def _saved(mode, kind, options):
     out = io.BytesIO()
-    picture(mode).save(out, kind, **options)
+    drawn_image(mode).save(out, kind, **options)
     return out.getvalue()
 
 

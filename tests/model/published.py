@@ -72,20 +72,20 @@ PUBLISHED = {
 }
 
 
-def narrowed(config, by):
+def with_fewer_channels(config, by):
     return {**config, "block_out_channels": [channels // by for channels in config["block_out_channels"]]}
 
 
-def write_published(folder, name, narrow=1):
-    """Writes a published DM in its repository's layout, with random weights; channels divided by `narrow`."""
+def write_published(folder, name, divisor=1):
+    """Writes a published DM in its repository's layout, with random weights; channels divided by `divisor`."""
     _, unet, scheduler, vae = PUBLISHED[name]
     places = (folder / "unet", folder / "scheduler") if vae else (folder, folder)
     torch.manual_seed(0)
-    write_network(places[0], UNet2DModel, narrowed(unet, narrow))
+    write_network(places[0], UNet2DModel, with_fewer_channels(unet, divisor))
     places[1].mkdir(exist_ok=True)
     (places[1] / "scheduler_config.json").write_text(json.dumps(scheduler))
     if vae:
-        write_network(folder / "vqvae", VQModel, narrowed(vae, {1: 1, 7: 4}[narrow]))
+        write_network(folder / "vqvae", VQModel, with_fewer_channels(vae, {1: 1, 7: 4}[divisor]))
     return folder
 
 

@@ -164,7 +164,7 @@ def test_a_transfer_that_is_cut_goes_on_where_it_ended(hub, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kind,words", [("wrong", "its sha256 is not [0-9a-f]{64}, which the Hub told"), ("short", "size")]
+    "kind,words", [("wrong", "its sha256 is not [0-9a-f]{64}, which the Hub states"), ("short", "size")]
 )
 def test_other_bytes_than_the_hub_told(hub, kind, words):
     getattr(hub, kind).add("model.safetensors")

@@ -20,7 +20,7 @@ from ditifeat.train.tasks.diti import DiTiRecipe, build_diti
 from ditifeat.train.tasks.dm import frozen_dm
 from tests.conftest import tiny_recipe
 from tests.fake_hub import COMMIT
-from tests.model.published import CIFAR, LINEAR, PUBLISHED, narrowed, write_network, write_published
+from tests.model.published import CIFAR, LINEAR, PUBLISHED, with_fewer_channels, write_network, write_published
 
 
 def recipe_for(name, size, codec="pixels", **changes):
@@ -64,30 +64,30 @@ def train_save_load_invert_sample(run, options, steps=2):
 
 
 @pytest.mark.parametrize(
-    "named,narrow",
+    "named,divisor",
     [
         ("pretrained32", 4),
         pytest.param("pretrained256", 4, marks=pytest.mark.slow),  # church, cat and bedroom are the same
         pytest.param("pretrained256-latent", 7, marks=pytest.mark.slow),
     ],
 )
-def test_published_dms_narrowed(hub, tmp_path, named, narrow):
+def test_published_dms_with_fewer_channels(hub, tmp_path, named, divisor):
     """By the recipes that name them, from the Hub, so that the model holds a reference and no copy."""
     recipe = load_recipe(named)
     name = recipe.dm.pretrained
     size, unet, _, vae = PUBLISHED[name]
     assert recipe.image.size == size
-    hub.repos[name] = write_published(tmp_path / "dm", name, narrow)
+    hub.repos[name] = write_published(tmp_path / "dm", name, divisor)
     run = run_of(recipe, tmp_path / "run")
     (tmp_path / "run").mkdir()
     model = train_save_load_invert_sample(run, hub.options)
     assert model.config.dm.repo == name and model.config.dm.commit == COMMIT
     assert not (tmp_path / "run" / "model" / "dm").exists()
-    assert model.dm.unet.config.block_out_channels == narrowed(unet, narrow)["block_out_channels"]
+    assert model.dm.unet.config.block_out_channels == with_fewer_channels(unet, divisor)["block_out_channels"]
     assert model.noise_shape == (3, unet["sample_size"], unet["sample_size"]) and model.codec.bounded == (vae is None)
     needed = {"config.json", "diffusion_pytorch_model.safetensors"}
     nested = {f"{place}/{file}" for place in ("unet", "vqvae") for file in needed} | {"scheduler/scheduler_config.json"}
-    # The first request tells whether the U-Net lies in a folder.
+    # The first request shows whether the U-Net lies in a folder.
     assert set(hub.asked) == (nested if vae else {"unet/config.json", "scheduler_config.json", *needed})
 
 
@@ -115,8 +115,8 @@ def test_attention_of_old_configurations_has_the_heads_of_diffusers(tmp_path):
     """Null is one head over all channels; LDM's 32 are channels per head."""
     from ditifeat.model.unet import attention_layers
 
-    for name, narrow in (("google/ddpm-cifar10-32", 4), ("CompVis/ldm-celebahq-256", 7)):
-        folder = write_published(tmp_path / name, name, narrow)
+    for name, divisor in (("google/ddpm-cifar10-32", 4), ("CompVis/ldm-celebahq-256", 7)):
+        folder = write_published(tmp_path / name, name, divisor)
         place = folder / "unet" if "ldm" in name else folder
         dm, theirs = DiffusionModel.load(folder), UNet2DModel.from_pretrained(place).eval()
         heads = {layer.to_q.out_features // layer.heads for layer in attention_layers(dm.unet)}
@@ -128,7 +128,7 @@ def test_attention_of_old_configurations_has_the_heads_of_diffusers(tmp_path):
 
 # Any U-Net, any schedule of the family.
 
-SMALL = {**narrowed(CIFAR, 4), "block_out_channels": [32, 32], "layers_per_block": 1, "sample_size": 32} | {
+SMALL = {**with_fewer_channels(CIFAR, 4), "block_out_channels": [32, 32], "layers_per_block": 1, "sample_size": 32} | {
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
 }  # fmt: skip
 
